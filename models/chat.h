@@ -21,7 +21,8 @@ bool chat_format_has_template(const chat_format *c);
  * normalization. bos_token and eos_token are added from tokenizer_config.json. Appends the rendered text. */
 int chat_render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
 
-/* Rendered text to ids: special tokens are parsed in the template's own text, never in what users wrote. Renders with
- * unguessable marks around user-provided strings is NOT done; instead each user string's special-token text is kept from
- * being parsed by the method described in chat.c. */
+/* The same as ids. Special tokens are parsed where the template wrote them, never where a user did: before rendering,
+ * each special token's text (tokens marked special in the tokenizer file) inside a string of `context` gets a Unicode
+ * noncharacter that occurs nowhere in the context put after its first character; after rendering the marks are taken
+ * out again and their places are passed to tokenizer_encode_guarded. */
 int chat_encode(const chat_format *c, const tokenizer *t, cJSON *context, int64_t now_unix_s, token_ids *out, error *err);

@@ -30,6 +30,12 @@ enum {
 };
 /* Appends the ids of text[0..n). Invalid UTF-8 is read as U+FFFD. */
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned flags, token_ids *out, error *err);
+/* The same, where no special token may be read across or at any of the ascending byte offsets `guards` (each inside the
+ * text of what would have been one): chat.c guards what users wrote. Ordinary tokens are not affected. */
+int tokenizer_encode_guarded(const tokenizer *t, const char *text, size_t n, unsigned flags, const size_t *guards,
+                             size_t guard_count, token_ids *out, error *err);
+/* Length of the special token whose text begins at text[0..n) (the longest), or 0. */
+size_t tokenizer_special_prefix(const tokenizer *t, const char *text, size_t n);
 
 /* Appends the text of ids. Special tokens are left out unless keep_special. An id out of range is ERR_INVALID. */
 int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, buf *out, error *err);
