@@ -9,6 +9,7 @@
  * together. One plan is in flight at a time: plan -> (the engine walks it) -> pass_done or pass_stopped -> plan ... */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
