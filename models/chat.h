@@ -10,6 +10,7 @@
 
 typedef struct chat_format chat_format;
 
+/* `dir` may be NULL where a template file is given. */
 int  chat_format_open(chat_format **out, const char *dir, const char *template_file_or_null, error *err);
 void chat_format_close(chat_format *c);
 
@@ -20,6 +21,10 @@ bool chat_format_has_template(const chat_format *c);
 /* `context` holds messages, tools, add_generation_prompt and any chat_template_kwargs as members, and is changed by
  * normalization. bos_token and eos_token are added from tokenizer_config.json. Appends the rendered text. */
 int chat_render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
+
+/* The template for a context that is taken as it is (`penstock render`): only special tokens that it does not name are
+ * added. ERR_NOT_FOUND without a template. */
+int chat_render_as_given(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
 
 /* The same as ids. Special tokens are parsed where the template wrote them, never where a user did: before rendering,
  * each special token's text (tokens marked special in the tokenizer file) inside a string of `context` gets a Unicode
