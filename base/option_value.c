@@ -105,14 +105,27 @@ static int parse_string(const option_row *row, const char *label, const char *te
     return OK;
 }
 
-static int parse_choice(const option_row *row, const char *label, const char *text, option_value *out, error *err) {
-    (void)out;
-    size_t n = strlen(text);
-    for (const char *p = row->choices; *p;) {
+/* Index of the word among "a|b|c", or -1. */
+static int find_choice(const char *choices, const char *value) {
+    size_t n = strlen(value);
+    int    index = 0;
+    for (const char *p = choices; *p; index++) {
         size_t word = strcspn(p, "|");
-        if (word == n && memcmp(p, text, n) == 0) return OK;
+        if (word == n && memcmp(p, value, n) == 0) return index;
         p += word + (p[word] == '|');
     }
+    return -1;
+}
+
+int option_choice_index(const char *choices, const char *value) {
+    int index = find_choice(choices, value);
+    check(index >= 0);
+    return index;
+}
+
+static int parse_choice(const option_row *row, const char *label, const char *text, option_value *out, error *err) {
+    (void)out;
+    if (find_choice(row->choices, text) >= 0) return OK;
     return error_set(err, ERR_INVALID, "%s must be one of %s, not '%s'", label, row->choices, text);
 }
 

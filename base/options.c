@@ -95,7 +95,7 @@ static unsigned edit_distance(const char *a, size_t a_size, const char *b, size_
 
 static const char *nearest_name(const options *o, const char *name, size_t n, bool in_file) {
     const char *nearest = NULL;
-    unsigned    best = 4;
+    unsigned    best = n > 12 ? 4 : 3; /* edits that still look like a slip */
     for (size_t i = 0; i < o->slot_count && n <= NAME_MAX_BYTES; i++) {
         const option_row *row = o->slots[i].row;
         if (strlen(row->name) > NAME_MAX_BYTES || (in_file && !row->section)) continue;

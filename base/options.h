@@ -52,3 +52,6 @@ void options_help(const options *o, buf *out, const char *const *sections, size_
 void options_dump(const options *o, buf *out);     /* key = value   # default | file:line | command line; a valid file */
 void options_markdown(const options *o, buf *out); /* the page in docs/configuration.md */
 bool options_was_set(const options *o, const char *name);
+
+/* Which word of "a|b|c" the value is (a choice that was read is always one of them): enums in the order of the words. */
+int option_choice_index(const char *choices, const char *value);

@@ -14,15 +14,24 @@ static const char *argument_name(const option_row *row) {
     return row->kind == OPTION_CHOICE ? row->choices : by_kind[row->kind];
 }
 
-/* "1..65535", "yes|no", "0.05..0.98 s"; nothing where any value will do. */
+/* "16M" for sizes, "0.05" for anything else. */
+static void append_bound(const option_row *row, double v, buf *out) {
+    static const char units[] = "\0KMGT";
+    int               unit = 0;
+    while (row->kind == OPTION_U64_SIZE && v >= 1024 && unit < 4 && (uint64_t)v % 1024 == 0) v /= 1024, unit++;
+    buf_printf(out, "%.15g", v);
+    if (unit) buf_char(out, units[unit]);
+}
+
+/* "1 to 65535", "yes or no", "0.05 to 60 s"; nothing where any value will do. */
 static void append_range(const option_row *row, buf *out) {
     if (row->kind == OPTION_BOOL) buf_str(out, "yes or no");
     if (row->kind == OPTION_CHOICE) buf_str(out, row->choices);
     if (row->min == 0 && row->max == 0) return;
-    buf_printf(out, "%.15g to %.15g%s", row->min, row->max,
-               row->kind == OPTION_U64_SIZE   ? " bytes"
-               : row->kind == OPTION_DURATION ? " s"
-                                              : "");
+    append_bound(row, row->min, out);
+    buf_str(out, " to ");
+    append_bound(row, row->max, out);
+    if (row->kind == OPTION_DURATION) buf_str(out, " s");
 }
 
 static bool section_wanted(const char *section, const char *const *sections, size_t section_count) {
@@ -47,18 +56,19 @@ static bool first_of_section(const options *o, size_t at) {
     return true;
 }
 
-/* Words of `text` from column `column` on, broken before HELP_WIDTH. */
-static void append_wrapped(const char *text, size_t column, buf *out) {
+/* Words of `text`, broken before HELP_WIDTH; the first line begins at HELP_INDENT. */
+static void append_wrapped(const char *text, buf *out) {
+    size_t column = HELP_INDENT;
     while (*text) {
         size_t word = strcspn(text, " ");
-        if (column + word > HELP_WIDTH && column > HELP_INDENT) {
+        if (column > HELP_INDENT && column + 1 + word > HELP_WIDTH) {
             buf_printf(out, "\n%*s", HELP_INDENT, "");
             column = HELP_INDENT;
+        } else if (column > HELP_INDENT) {
+            buf_char(out, ' '), column++;
         }
         buf_append(out, text, word);
-        column += word;
-        text += word;
-        if (*text == ' ') buf_char(out, ' '), column++, text++;
+        column += word, text += word + (text[word] == ' ');
     }
     buf_char(out, '\n');
 }
@@ -66,22 +76,15 @@ static void append_wrapped(const char *text, size_t column, buf *out) {
 static void help_row(const options *o, const option_slot *slot, buf *out) {
     (void)o;
     const option_row *row = slot->row;
-    const char       *argument = argument_name(row);
-    char              flag[128], text[1024], range[128];
-    buf               range_text;
-    buf_init(&range_text, sizeof range - 1);
-    if (row->kind != OPTION_BOOL && row->kind != OPTION_CHOICE) append_range(row, &range_text);
-    snprintf(range, sizeof range, "%s", range_text.size ? range_text.data : "");
-    buf_free(&range_text);
-    bool on = row->kind == OPTION_BOOL && row->default_text && strcmp(row->default_text, "yes") == 0;
+    const char       *argument = argument_name(row), *value = row->default_text ? row->default_text : "";
+    bool              is_bool = row->kind == OPTION_BOOL, on = is_bool && strcmp(value, "yes") == 0;
+    char              flag[128], text[1024];
     snprintf(flag, sizeof flag, "  --%s%s%s%s", on ? "no-" : "", row->name, argument ? " " : "", argument ? argument : "");
-    bool shows_default = row->default_text && *row->default_text && row->kind != OPTION_BOOL;
-    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s", on ? "do not: " : "", row->help, *range || shows_default ? " (" : "",
-             range, *range && shows_default ? "; " : "", shows_default ? "default " : "",
-             shows_default ? row->default_text : "", *range || shows_default ? ")" : "");
+    if (*value && !is_bool) snprintf(text, sizeof text, "%s (default %s)", row->help, value);
+    else snprintf(text, sizeof text, "%s%s", on ? "do not " : "", row->help);
     if (strlen(flag) + 2 > HELP_INDENT) buf_printf(out, "%s\n%*s", flag, HELP_INDENT, "");
     else buf_printf(out, "%-*s", HELP_INDENT, flag);
-    append_wrapped(text, HELP_INDENT, out);
+    append_wrapped(text, out);
 }
 
 void options_help(const options *o, buf *out, const char *const *sections, size_t section_count) {
