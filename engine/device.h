@@ -20,7 +20,7 @@
 #include "engine/program.h"
 #include "models/checkpoint.h"
 
-enum { TOP_LOGPROBS_MAX = 20, LOGIT_BIAS_MAX = 1024, BANNED_MAX = 16 };
+enum { TOP_LOGPROBS_MAX = 20, LOGIT_BIAS_MAX = 1024, BANNED_MAX = MODEL_EOS_MAX + 16 };
 
 typedef struct {
     float    temperature; /* 0: greedy; ties go to the lower id */
@@ -121,7 +121,7 @@ typedef struct {
     int  (*collect)(device *d, sampled *out, error *err);            /* [output_count] of the last bind */
     int  (*read_logits)(device *d, uint32_t output, float *out);     /* [vocab] of the last batch, before penalties */
     void (*read_stats)(const device *d, device_stats *out);
-    uint64_t (*now_us)(const device *d); /* sim: its virtual clock; others: the monotonic clock */
+    uint64_t (*now_us)(const device *d); /* any thread; sim: its virtual clock; others: the monotonic clock */
 } device_api;
 
 extern const device_api device_cpu, device_sim;

@@ -21,7 +21,7 @@ typedef struct {
     uint64_t    kv_cache_bytes; /* 0: a sensible share of what is free */
     device_config    device_settings;   /* page_count, rows_max ... left 0 are derived */
     scheduler_config scheduler_settings; /* likewise */
-    void (*wake)(void *context); /* called on the engine thread when the ring becomes non-empty; must not block */
+    void (*wake)(void *context); /* called on the engine thread after a step put something into the ring; must not block */
     void  *wake_context;
 } engine_config;
 

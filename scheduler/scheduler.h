@@ -91,7 +91,8 @@ typedef struct {
 } slice_outcome;
 /* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples. */
 void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes);
-/* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out. */
+/* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out; a slice that had
+ * not joined yet (op_begin > op) is where it was, in its frame_in. At least one operator was done. */
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
 
 /* ---- views ---- */
