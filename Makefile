@@ -8,8 +8,9 @@ ARGS   ?=
 FUZZ_SECONDS ?= 60
 
 FLAGS_release = -O3 -g1
-FLAGS_asan    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-FLAGS_tsan    = -O1 -g -fsanitize=thread
+QUIET_sanitized = -Wno-unknown-warning-option -Wno-format-truncation -Wno-maybe-uninitialized # gcc's guesses there are wrong
+FLAGS_asan    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer $(QUIET_sanitized)
+FLAGS_tsan    = -O1 -g -fsanitize=thread $(QUIET_sanitized)
 FLAGS_fuzz    = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 
 CFLAGS  += -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith -Werror \
