@@ -38,6 +38,7 @@ $(BUILD)/libpenstock.a: $(LIBRARY)
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
 $(BUILD)/server/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H)
+$(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<

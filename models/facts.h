@@ -49,6 +49,8 @@ typedef struct {
 int facts_read(model_facts *out, const char *dir, error *err);
 /* From a config text; `name` is for sentences. */
 int facts_parse(model_facts *out, const char *name, const char *config_json, size_t n, error *err);
+/* Adds what a generation_config.json says: more eos ids, sampling defaults. */
+int facts_parse_generation(model_facts *f, const char *name, const char *json_text, size_t n, error *err);
 
 uint64_t facts_parameter_count(const model_facts *f);
 uint64_t facts_active_parameter_count(const model_facts *f); /* read for one token: embedding row and untouched experts aside */
