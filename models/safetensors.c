@@ -282,17 +282,19 @@ static int by_name(const void *a, const void *b) {
     return compare_names(x->name, x->name_size, y->name, y->name_size);
 }
 
-/* The tensors of one file, each within it, must cover the data without overlap and without a hole. */
-static int check_cover(safetensor *t, size_t n, const char *data, uint64_t data_size, error *err) {
-    const char *at = data;
-    if (n) qsort(t, n, sizeof *t, by_place);
-    for (size_t i = 0; i < n; at += t[i++].bytes)
-        if (t[i].data != at)
-            return error_set(err, ERR_INVALID, "tensor '%.*s' %s", name_width(&t[i]), t[i].name,
-                             t[i].data < at ? "overlaps the one before it" : "leaves a hole before it");
-    if ((uint64_t)(at - data) != data_size)
+/* The tensors from `first` on are of one file, each within it; they must cover its data without overlap and hole. */
+static int check_cover(const safetensors *s, size_t first, const header *h, error *err) {
+    uint64_t at = 0;
+    if (s->count > first) qsort(s->tensors + first, s->count - first, sizeof *s->tensors, by_place);
+    for (size_t i = first; i < s->count; at += s->tensors[i++].bytes) {
+        const safetensor *t = &s->tensors[i];
+        if (t->data != h->data + at)
+            return error_set(err, ERR_INVALID, "tensor '%.*s' %s", name_width(t), t->name,
+                             t->data < h->data + at ? "overlaps the one before it" : "leaves a hole before it");
+    }
+    if (at != h->data_size)
         return error_set(err, ERR_INVALID, "%llu bytes behind the last tensor belong to none",
-                         (unsigned long long)(data_size - (uint64_t)(at - data)));
+                         (unsigned long long)(h->data_size - at));
     return OK;
 }
 
@@ -323,7 +325,7 @@ static int parse_file(safetensors *out, const char *bytes, size_t size, error *e
     reader r = {bytes + 8, bytes + 8, bytes + 8 + n, err};
     int    code = read_object(&r, read_entry, &h);
     if (code == OK) code = expect_end(&r);
-    if (code == OK) code = check_cover(out->tensors + first, out->count - first, h.data, h.data_size, err);
+    if (code == OK) code = check_cover(out, first, &h, err);
     return code;
 }
 
