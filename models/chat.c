@@ -13,14 +13,13 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "models/chat_guard.h"
 
 typedef struct {
-    template *t;           /* NULL: none */
-    bool      parts;       /* iterates over content parts */
-    bool      parts_only;  /* and cannot take text */
-    bool      empty_text;  /* wants "" where there is no content, not null */
-    bool      json_text;   /* wants the arguments of a tool call as JSON text, not as a mapping */
+    template *t;          /* NULL: none */
+    bool      parts;      /* iterates over content parts */
+    bool      parts_only; /* and cannot take text */
+    bool      empty_text; /* wants "" where there is no content, not null */
+    bool      json_text;  /* wants the arguments of a tool call as JSON text, not as a mapping */
 } tried_template;
 
 struct chat_format {
@@ -28,7 +27,7 @@ struct chat_format {
     cJSON         *special;              /* bos_token, eos_token ... -> string */
 };
 
-enum { CONFIG_BYTES_MAX = 32 << 20, CONFIG_DEPTH_MAX = 64, RENDERED_BYTES_MAX = 64 << 20 };
+enum { CONFIG_BYTES_MAX = 32 << 20, CONFIG_DEPTH_MAX = 64 };
 
 /* ---- trying a template ---- */
 
@@ -71,7 +70,8 @@ static int try_context(const chat_format *c, const template *t, cJSON *context) 
 }
 
 static cJSON *with_content(const char *content) {
-    return parsed("{\"messages\":[{\"role\":\"user\",\"content\":%s}],\"tools\":null,\"add_generation_prompt\":true}", content);
+    return parsed("{\"messages\":[{\"role\":\"user\",\"content\":%s}],\"tools\":null,\"add_generation_prompt\":true}",
+                  content);
 }
 
 static void try_content(const chat_format *c, tried_template *t) {
@@ -83,13 +83,14 @@ static void try_content(const chat_format *c, tried_template *t) {
 }
 
 static cJSON *with_tool_call(const char *content, const char *arguments) {
-    return parsed("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":%s,\"tool_calls\":"
-                  "[{\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":%s}}]},"
-                  "{\"role\":\"tool\",\"tool_call_id\":\"call00001\",\"name\":\"f\",\"content\":\"b\"}],"
-                  "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":"
-                  "{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\",\"description\":\"e\"}},\"required\":[\"k\"]}}}],"
-                  "\"add_generation_prompt\":true}",
-                  content, arguments);
+    return parsed(
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":%s,\"tool_calls\":"
+        "[{\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":%s}}]},"
+        "{\"role\":\"tool\",\"tool_call_id\":\"call00001\",\"name\":\"f\",\"content\":\"b\"}],"
+        "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":"
+        "{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\",\"description\":\"e\"}},\"required\":[\"k\"]}}}],"
+        "\"add_generation_prompt\":true}",
+        content, arguments);
 }
 
 static void try_tool_calls(const chat_format *c, tried_template *t) {
@@ -132,11 +133,13 @@ static int read_json(const char *dir, const char *name, cJSON **out, error *err)
 
 /* Special tokens are strings, or objects with their text in `content`. */
 static void add_special(cJSON *special, const cJSON *config) {
-    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const cJSON *token = json_get(config, names[i]);
         if (cJSON_IsObject(token)) token = json_get(token, "content");
-        if (cJSON_IsString(token) && !json_get(special, names[i])) cJSON_AddStringToObject(special, names[i], token->valuestring);
+        if (cJSON_IsString(token) && !json_get(special, names[i]))
+            cJSON_AddStringToObject(special, names[i], token->valuestring);
     }
 }
 
@@ -144,13 +147,15 @@ static int adopt_file(chat_format *c, tried_template *slot, const char *path, er
     buf text;
     buf_init(&text, CONFIG_BYTES_MAX);
     int code = file_read(&text, path, err);
-    if (code == OK && (code = adopt(c, slot, text.data ? text.data : "", text.size, err)) != OK) error_prefix(err, "'%s'", path);
+    if (code == OK && (code = adopt(c, slot, text.data ? text.data : "", text.size, err)) != OK)
+        error_prefix(err, "'%s'", path);
     buf_free(&text);
     return code;
 }
 
 static int adopt_text(chat_format *c, tried_template *slot, const cJSON *source, error *err) {
-    if (!cJSON_IsString(source)) return error_set(err, ERR_INVALID, "a chat template in tokenizer_config.json is not a string");
+    if (!cJSON_IsString(source))
+        return error_set(err, ERR_INVALID, "a chat template in tokenizer_config.json is not a string");
     return adopt(c, slot, source->valuestring, strlen(source->valuestring), err);
 }
 
@@ -161,10 +166,13 @@ static int adopt_named(chat_format *c, const cJSON *list, error *err) {
         const cJSON *name = json_get(item, "name");
         bool         is_default = cJSON_IsString(name) && !strcmp(name->valuestring, "default");
         bool         is_tool_use = cJSON_IsString(name) && !strcmp(name->valuestring, "tool_use");
-        if (is_default || is_tool_use) code = adopt_text(c, is_default ? &c->ordinary : &c->with_tools, json_get(item, "template"), err);
+        if (is_default || is_tool_use)
+            code = adopt_text(c, is_default ? &c->ordinary : &c->with_tools, json_get(item, "template"), err);
     }
     if (code == OK && !c->ordinary.t)
-        code = error_set(err, ERR_INVALID, "tokenizer_config.json lists chat templates, but none is named 'default'; choose one with --chat-template");
+        code = error_set(
+            err, ERR_INVALID,
+            "tokenizer_config.json lists chat templates, but none is named 'default'; choose one with --chat-template");
     return code;
 }
 
@@ -274,10 +282,8 @@ static int normalize_content(const tried_template *t, cJSON *message, error *err
         changed = one_part(content);
     }
     if (!changed) return OK;
-    if (content)
-        cJSON_ReplaceItemInObjectCaseSensitive(message, "content", changed);
-    else
-        cJSON_AddItemToObject(message, "content", changed);
+    if (content) cJSON_ReplaceItemInObjectCaseSensitive(message, "content", changed);
+    else cJSON_AddItemToObject(message, "content", changed);
     return OK;
 }
 
@@ -324,9 +330,10 @@ static const tried_template *template_for(const chat_format *c, const cJSON *con
     return c->with_tools.t && tools && !cJSON_IsNull(tools) ? &c->with_tools : &c->ordinary;
 }
 
-static int normalize(const chat_format *c, cJSON *context, error *err) {
+int chat_normalize(const chat_format *c, cJSON *context, error *err) {
     cJSON *messages = cJSON_GetObjectItemCaseSensitive(context, "messages");
-    if (!cJSON_IsArray(messages) || !messages->child) return error_set(err, ERR_INVALID, "'messages' must be a list of at least one message");
+    if (!cJSON_IsArray(messages) || !messages->child)
+        return error_set(err, ERR_INVALID, "'messages' must be a list of at least one message");
     normalize_tools(context);
     const tried_template *t = template_for(c, context);
     int                   code = OK;
@@ -347,7 +354,7 @@ static void render_plainly(const cJSON *context, buf *out) {
     if (cJSON_IsTrue(json_get(context, "add_generation_prompt"))) buf_str(out, "assistant:");
 }
 
-static int render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err) {
+int chat_apply(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err) {
     const tried_template *t = template_for(c, context);
     if (t->t) {
         add_missing(context, c->special);
@@ -358,28 +365,6 @@ static int render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf 
 }
 
 int chat_render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err) {
-    int code = normalize(c, context, err);
-    return code == OK ? render(c, context, now_unix_s, out, err) : code;
-}
-
-int chat_render_as_given(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err) {
-    if (!c->ordinary.t) return error_set(err, ERR_NOT_FOUND, "the model has no chat template; give one with --chat-template");
-    return render(c, context, now_unix_s, out, err);
-}
-
-int chat_encode(const chat_format *c, const tokenizer *t, cJSON *context, int64_t now_unix_s, token_ids *out, error *err) {
-    chat_guard guard = {0};
-    buf        text;
-    buf_init(&text, RENDERED_BYTES_MAX);
-    int code = normalize(c, context, err);
-    if (code == OK) code = chat_guard_mark(&guard, t, context, err);
-    if (code == OK) code = render(c, context, now_unix_s, &text, err);
-    if (code == OK) {
-        chat_guard_unmark(&guard, &text);
-        unsigned flags = TOKENIZE_SPECIAL | (c->ordinary.t ? 0 : TOKENIZE_BOS); /* a template writes its own */
-        code = tokenizer_encode_guarded(t, text.data ? text.data : "", text.size, flags, guard.places, guard.count, out, err);
-    }
-    chat_guard_free(&guard);
-    buf_free(&text);
-    return code;
+    int code = chat_normalize(c, context, err);
+    return code == OK ? chat_apply(c, context, now_unix_s, out, err) : code;
 }

@@ -22,9 +22,10 @@ bool chat_format_has_template(const chat_format *c);
  * normalization. bos_token and eos_token are added from tokenizer_config.json. Appends the rendered text. */
 int chat_render(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
 
-/* The template for a context that is taken as it is (`penstock render`): only special tokens that it does not name are
- * added. ERR_NOT_FOUND without a template. */
-int chat_render_as_given(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
+/* Its two halves: messages checked and brought into the template's shape; the template applied to a context as it is
+ * (`penstock render`), with only those special tokens added that it does not name itself. */
+int chat_normalize(const chat_format *c, cJSON *context, error *err);
+int chat_apply(const chat_format *c, cJSON *context, int64_t now_unix_s, buf *out, error *err);
 
 /* The same as ids. Special tokens are parsed where the template wrote them, never where a user did: before rendering,
  * each special token's text (tokens marked special in the tokenizer file) inside a string of `context` gets a Unicode

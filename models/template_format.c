@@ -297,13 +297,16 @@ value jinja_format_percent(render *r, value format, value with) {
         while (at < t->size && t->data[at] != '%') at++;
         jinja_put(r, t->data + from, at - from);
         if (at++ >= t->size) break;
+        if (at < t->size && t->data[at] == '%') {
+            jinja_put_char(r, '%'), at++;
+            continue;
+        }
         bool  named = at < t->size && t->data[at] == '(';
         value v = {0};
         if (named) v = named_percent_arg(&a, t, &at);
         spec s = read_percent_spec(&a, t, &at);
         if (!s.type) FAIL(r, "incomplete format");
-        if (s.type == '%') jinja_put_char(r, '%');
-        else put_percent(r, &s, named ? v : next_percent_arg(&a), format.markup);
+        put_percent(r, &s, named ? v : next_percent_arg(&a), format.markup);
     }
     if (a.used < a.count && !a.by_name && !is_percent_mapping(with))
         FAIL(r, "not all arguments converted during string formatting");
@@ -327,10 +330,12 @@ static spec read_spec(render *r, const text *t) {
     if (first > 0 && t->size > (uint32_t)first && strchr("<>=^", t->data[first]))
         s.fill = cp, s.align = t->data[first], at = (uint32_t)first + 1;
     else if (t->size && strchr("<>=^", t->data[0])) s.align = t->data[at++];
+    bool filled = at > 1;
     if (at < t->size && strchr("+- ", t->data[at])) s.sign = t->data[at++];
     if (at < t->size && t->data[at] == '#') s.alternate = true, at++;
     if (at < t->size && t->data[at] == '0') {
-        if (!s.align) s.fill = '0', s.align = '=';
+        if (!filled) s.fill = '0';
+        if (!s.align) s.align = '=';
         at++;
     }
     s.width = read_digits(r, t, &at);
@@ -406,6 +411,7 @@ static const text *piece(brace_args *a, const text *t, uint32_t from, uint32_t t
 static value brace_field(brace_args *a, const text *t) {
     uint32_t at = 0;
     while (at < t->size && t->data[at] != '.' && t->data[at] != '[') at++;
+    if (at == 0 && t->size) FAIL(a->r, "a field of the format begins with '%c'; it needs a name in front", t->data[0]);
     value v = brace_first(a, piece(a, t, 0, at));
     while (at < t->size) {
         bool     attribute = t->data[at] == '.';

@@ -93,8 +93,10 @@ static void skip_comment(lexer *x) {
             move_to(x, after);
             return;
         }
+    bool nothing_follows = x->at + 2 == x->size; /* which Jinja's rules let pass */
+    move_to(x, x->size);
     x->line = line;
-    LEX_FAIL(x, "a comment that begins here has no end");
+    if (!nothing_follows) LEX_FAIL(x, "a comment that begins here has no end");
 }
 
 /* {% raw %} at `at`: the byte after it, else 0. */
@@ -119,6 +121,7 @@ static token lex_raw(lexer *x, uint32_t after_begin) {
         move_to(x, after);
         return data_token(x, from, trimmed_end(x, from, at, sign_at(x, at + 2), false), from_line);
     }
+    if (from == x->size) return data_token(x, from, from, from_line);
     x->line = line;
     LEX_FAIL(x, "a raw block that begins here has no end");
 }

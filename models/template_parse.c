@@ -851,9 +851,8 @@ static bool at_end_tag(const parser *p, const char *const *ends) {
 }
 
 /* Everything up to one of the tags `ends` (NULL: to the end of the template), whose name is then the current token. */
-static node *parse_body(parser *p, const char *const *ends) {
+static node *parse_body(parser *p, const char *const *ends, uint32_t line) {
     node_list kids = {0};
-    uint32_t  line = p->now.line;
     for (;;) {
         switch (p->now.kind) {
         case T_DATA: add(p, &kids, parse_data(p)); break;
@@ -871,10 +870,11 @@ static node *parse_body(parser *p, const char *const *ends) {
 }
 
 static node *parse_statements(parser *p, const char *const *ends) {
+    uint32_t line = p->now.line;
     skip(p, T_COLON);
     expect(p, T_BLOCK_END);
     if (++p->depth > NESTING_MAX) PARSE_FAIL(p, p->now.line, "blocks nest deeper than %d levels", NESTING_MAX);
-    node *body = parse_body(p, ends);
+    node *body = parse_body(p, ends, line);
     p->depth--;
     return body;
 }
@@ -896,7 +896,7 @@ node *jinja_parse(arena *a, const char *source, size_t n) {
     parser p = {0};
     jinja_lex_start(&p.x, a, source, n);
     advance(&p);
-    node *root = parse_body(&p, NULL);
+    node *root = parse_body(&p, NULL, 1);
     check_known(&p, root, false);
     return root;
 }

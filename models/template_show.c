@@ -185,7 +185,7 @@ static void json_text(render *r, const text *t, bool ascii) {
     jinja_put_str(r, "\"");
     for (uint32_t i = 0, run = 0, cp; i <= t->size; run = i) {
         while (i < t->size && (unsigned char)t->data[i] >= 0x20 && t->data[i] != '"' && t->data[i] != '\\' &&
-               (!ascii || (unsigned char)t->data[i] < 0x7F || t->data[i] == 0x7F))
+               (!ascii || (unsigned char)t->data[i] < 0x7F))
             i++;
         jinja_put(r, t->data + run, i - run);
         if (i == t->size) break;

@@ -159,7 +159,7 @@ static void put_upper(render *r, uint32_t c, bool title) {
             if (long_upper[i].from == c) {
                 for (int k = 0; k < 3 && long_upper[i].upper[k]; k++) {
                     utf8proc_int32_t u = long_upper[i].upper[k];
-                    jinja_put_char(r, (uint32_t)(title && k ? utf8proc_tolower(u) : u));
+                    jinja_put_char(r, (uint32_t)(title && k && c != 0x0149 ? utf8proc_tolower(u) : u));
                 }
                 return;
             }
@@ -256,7 +256,7 @@ static value split_at_space(render *r, value of, int64_t splits_max) {
         if (i == t->size) break;
         uint32_t from = i;
         if (splits_max >= 0 && parts.count == splits_max) {
-            jinja_grow(r, &parts, text_strip(r, text_part(r, of, from, t->size), none_value(), STRIP_RIGHT));
+            jinja_grow(r, &parts, text_part(r, of, from, t->size));
             break;
         }
         while (i < t->size && (length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp), !text_is_space(cp)))
@@ -300,7 +300,7 @@ static value rsplit_at_space(render *r, value of, int64_t splits_max) {
         while (to && text_is_space(char_before(t, to, &start))) to = start;
         if (to == 0) break;
         if (splits_max >= 0 && parts.count == splits_max) {
-            jinja_grow(r, &parts, text_strip(r, text_part(r, of, 0, to), none_value(), STRIP_LEFT));
+            jinja_grow(r, &parts, text_part(r, of, 0, to));
             break;
         }
         uint32_t from = to;

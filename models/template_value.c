@@ -98,7 +98,7 @@ static int order_numbers(value a, value b) {
 
 static int order_texts(const text *a, const text *b) { /* the order of UTF-8 bytes is that of code points */
     int c = memcmp(a->data, b->data, a->size < b->size ? a->size : b->size);
-    return c ? c : (a->size > b->size) - (a->size < b->size);
+    return c ? (c > 0) - (c < 0) : (a->size > b->size) - (a->size < b->size);
 }
 
 static bool equal_arrays(render *r, const array *a, const array *b) {

@@ -1,10 +1,25 @@
-#include "models/chat_guard.h"
-
+/* models/chat_encode.c: a chat as token ids, with special tokens that users typed kept from being read as special.
+ *
+ * A user may write "<|im_end|>" in a message. A template puts it into the prompt between its own special tokens, and then
+ * nothing tells them apart. So before rendering a mark, one Unicode noncharacter that the request does not hold, goes
+ * into each special token that a user wrote, behind its first character. Rendering carries the marks along, whatever the
+ * template does to the text; afterwards they are taken out, and where they were no special token may be read. The prompt
+ * is the same byte for byte, as text. (A template that measures the length of such a text counts the marks.) */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/utf8.h"
+#include "models/chat.h"
+
+enum { RENDERED_BYTES_MAX = 64 << 20 };
+
+typedef struct {
+    char    mark[5], escaped[8]; /* the noncharacter in UTF-8, and as tojson and repr write it: \ufdd0 */
+    size_t *places;              /* ascending byte offsets in what was rendered */
+    size_t  count, capacity;
+} guard;
 
 enum { MARK_FIRST = 0xFDD0, MARK_LAST = 0xFDEF };
 
@@ -16,20 +31,21 @@ static bool holds(const cJSON *item, const char *what) {
     return false;
 }
 
-static int choose_mark(chat_guard *g, const cJSON *context, error *err) {
+static int choose_mark(guard *g, const cJSON *context, error *err) {
     for (uint32_t cp = MARK_FIRST; cp <= MARK_LAST; cp++) {
         g->mark[utf8_encode(cp, g->mark)] = 0;
         snprintf(g->escaped, sizeof g->escaped, "\\u%04x", cp);
         if (!holds(context, g->mark) && !holds(context, g->escaped)) return OK;
     }
-    return error_set(err, ERR_INVALID, "the messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them");
+    return error_set(err, ERR_INVALID,
+                     "the messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them");
 }
 
 /* ---- marking ---- */
 
 typedef struct {
-    const tokenizer  *t;
-    const chat_guard *g;
+    const tokenizer *t;
+    const guard     *g;
 } marker;
 
 /* The end of the special token's first character, if one starts at text[at..n). */
@@ -107,7 +123,7 @@ static void mark_all(const marker *m, cJSON *item) {
     for (cJSON *c = item->child; c; c = c->next) mark_all(m, c);
 }
 
-int chat_guard_mark(chat_guard *g, const tokenizer *t, cJSON *context, error *err) {
+static int guard_mark(guard *g, const tokenizer *t, cJSON *context, error *err) {
     int code = choose_mark(g, context, err);
     if (code == OK) mark_all(&(marker){t, g}, context);
     return code;
@@ -115,7 +131,7 @@ int chat_guard_mark(chat_guard *g, const tokenizer *t, cJSON *context, error *er
 
 /* ---- unmarking ---- */
 
-static void add_place(chat_guard *g, size_t place) {
+static void add_place(guard *g, size_t place) {
     if (g->count && g->places[g->count - 1] == place) return;
     if (g->count == g->capacity) {
         g->capacity = g->capacity ? g->capacity * 2 : 16;
@@ -125,7 +141,7 @@ static void add_place(chat_guard *g, size_t place) {
     g->places[g->count++] = place;
 }
 
-void chat_guard_unmark(chat_guard *g, buf *rendered) {
+static void guard_unmark(guard *g, buf *rendered) {
     const char *forms[] = {g->mark, g->escaped};
     size_t      kept = 0;
     for (size_t at = 0; at < rendered->size;) {
@@ -134,17 +150,32 @@ void chat_guard_unmark(chat_guard *g, buf *rendered) {
             size_t n = strlen(forms[i]);
             if (rendered->size - at >= n && memcmp(rendered->data + at, forms[i], n) == 0) skipped = n;
         }
-        if (skipped)
-            add_place(g, kept);
-        else
-            rendered->data[kept++] = rendered->data[at];
+        if (skipped) add_place(g, kept);
+        else rendered->data[kept++] = rendered->data[at];
         at += skipped ? skipped : 1;
     }
     rendered->size = kept;
     if (rendered->data) rendered->data[kept] = 0;
 }
 
-void chat_guard_free(chat_guard *g) {
+static void guard_free(guard *g) {
     free(g->places);
-    *g = (chat_guard){0};
+    *g = (guard){0};
+}
+
+int chat_encode(const chat_format *c, const tokenizer *t, cJSON *context, int64_t now_unix_s, token_ids *out, error *err) {
+    guard g = {0};
+    buf   text;
+    buf_init(&text, RENDERED_BYTES_MAX);
+    int code = chat_normalize(c, context, err);
+    if (code == OK) code = guard_mark(&g, t, context, err);
+    if (code == OK) code = chat_apply(c, context, now_unix_s, &text, err);
+    if (code == OK) {
+        guard_unmark(&g, &text);
+        unsigned flags = TOKENIZE_SPECIAL | (chat_format_has_template(c) ? 0 : TOKENIZE_BOS); /* a template writes its own */
+        code = tokenizer_encode_guarded(t, text.data ? text.data : "", text.size, flags, g.places, g.count, out, err);
+    }
+    guard_free(&g);
+    buf_free(&text);
+    return code;
 }
