@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/hash.h"
 
@@ -24,6 +25,14 @@ size_t requests_memory_bytes(uint32_t capacity) {
     return m.used;
 }
 
+void cond_init_monotonic(pthread_cond_t *c) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 void requests_init(requests *q, uint32_t capacity) {
     *q = (requests){.capacity = capacity};
     q->memory = calloc(1, requests_memory_bytes(capacity));
@@ -32,11 +41,8 @@ void requests_init(requests *q, uint32_t capacity) {
     lay_out(q, &m);
     for (uint32_t i = 0; i < capacity; i++) q->free_list[q->free_count++] = &q->table[capacity - 1 - i];
     pthread_mutex_init(&q->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&q->kicked, &attributes);
-    pthread_condattr_destroy(&attributes);
+    cond_init_monotonic(&q->kicked);
+    cond_init_monotonic(&q->slept);
 }
 
 static void free_memory(engine_request *r) {
@@ -49,6 +55,7 @@ void requests_destroy(requests *q) {
     for (uint32_t i = 0; i < q->capacity; i++)
         if (q->table[i].state != REQUEST_FREE) free_memory(&q->table[i].asked);
     pthread_cond_destroy(&q->kicked);
+    pthread_cond_destroy(&q->slept);
     pthread_mutex_destroy(&q->lock);
     free(q->memory);
 }
@@ -57,10 +64,12 @@ void requests_destroy(requests *q) {
 
 static int check_bias(const sampling *p, uint32_t vocab_size, error *err) {
     if (p->bias_count > LOGIT_BIAS_MAX)
-        return error_set(err, ERR_INVALID, "logit_bias names %u tokens; at most %d are taken", p->bias_count, LOGIT_BIAS_MAX);
+        return error_set(err, ERR_INVALID, "logit_bias names %u tokens; at most %d are taken", p->bias_count,
+                         LOGIT_BIAS_MAX);
     for (uint32_t i = 0; i < p->bias_count; i++) {
         if (p->bias_ids[i] >= vocab_size)
-            return error_set(err, ERR_INVALID, "logit_bias names token %u; the vocabulary has %u", p->bias_ids[i], vocab_size);
+            return error_set(err, ERR_INVALID, "logit_bias names token %u; the vocabulary has %u", p->bias_ids[i],
+                             vocab_size);
         if (!isfinite(p->bias_values[i])) return error_set(err, ERR_INVALID, "a logit_bias is not a finite number");
     }
     if (p->top_logprobs > TOP_LOGPROBS_MAX)
@@ -75,7 +84,7 @@ static int check_size(const engine_request *r, const request_limits *l, error *e
         return error_set(err, ERR_TOO_LARGE,
                          "%u prompt and %u output tokens are more than the context of %u tokens; shorten one of them",
                          r->prompt_tokens, r->output_tokens_max, l->context_max);
-    if ((total + l->page_tokens - 1) / l->page_tokens > l->page_count)
+    if ((total - 1 + l->page_tokens - 1) / l->page_tokens > l->page_count) /* the last token is never written */
         return error_set(err, ERR_TOO_LARGE, "%u prompt and %u output tokens do not fit into the KV cache of %llu tokens",
                          r->prompt_tokens, r->output_tokens_max, (unsigned long long)l->page_count * l->page_tokens);
     if (l->waiting_tokens_max && r->prompt_tokens > l->waiting_tokens_max)
@@ -145,7 +154,8 @@ int requests_put(requests *q, engine_request *r, uint64_t now_us, const request_
     int status = check_request(r, limits, err);
     if (status != OK) return status;
     uint32_t *tokens = realloc(r->tokens, ((size_t)r->prompt_tokens + r->output_tokens_max) * sizeof *tokens);
-    if (!tokens) return error_set(err, ERR_FULL, "there is no memory for %u more tokens; come back later", r->output_tokens_max);
+    if (!tokens)
+        return error_set(err, ERR_FULL, "there is no memory for %u more tokens; come back later", r->output_tokens_max);
     r->tokens = tokens;
     pthread_mutex_lock(&q->lock);
     status = check_room(q, r, limits, err);
@@ -220,6 +230,8 @@ void requests_put_back(requests *q, request *r) {
     if (!q->queue_tail) q->queue_tail = r;
     q->queue_count++;
     q->queue_tokens += r->asked.prompt_tokens;
+    q->scheduler_waiting--;
+    q->scheduler_waiting_tokens -= r->asked.prompt_tokens;
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -278,6 +290,32 @@ uint64_t requests_kicks(requests *q) {
 
 void requests_wait(requests *q, uint64_t seen_kicks) {
     pthread_mutex_lock(&q->lock);
+    q->idle = true;
+    pthread_cond_broadcast(&q->slept);
     while (q->kicks == seen_kicks) pthread_cond_wait(&q->kicked, &q->lock);
+    q->idle = false;
     pthread_mutex_unlock(&q->lock);
 }
+
+/* ---- other threads ---- */
+
+void requests_add_queued(requests *q, uint32_t *count, uint64_t *tokens) {
+    pthread_mutex_lock(&q->lock);
+    *count += q->queue_count;
+    *tokens += q->queue_tokens;
+    pthread_mutex_unlock(&q->lock);
+}
+
+bool requests_hold_idle(requests *q) {
+    struct timespec due;
+    clock_gettime(CLOCK_MONOTONIC, &due);
+    due.tv_sec++;
+    pthread_mutex_lock(&q->lock);
+    while (!q->idle)
+        if (pthread_cond_timedwait(&q->slept, &q->lock, &due) != 0) break;
+    const bool idle = q->idle;
+    if (!idle) pthread_mutex_unlock(&q->lock);
+    return idle;
+}
+
+void requests_let_go(requests *q) { pthread_mutex_unlock(&q->lock); }

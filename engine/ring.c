@@ -3,6 +3,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "engine/requests.h"
+
 /* Positions count up forever; a slot is the position modulo the capacity. */
 struct ring {
     uint32_t         capacity;
@@ -17,6 +19,8 @@ static uint32_t round_up(uint32_t n) {
 }
 
 size_t ring_memory_bytes(uint32_t capacity) { return sizeof(ring) + round_up(capacity) * sizeof(engine_event); }
+
+uint32_t ring_capacity(const scheduler_config *s) { return requests_capacity(s) + 4 * s->running_max; }
 
 ring *ring_new(uint32_t capacity) {
     ring *r = calloc(1, sizeof *r);
