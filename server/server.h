@@ -7,9 +7,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/version.h"
 #include "engine/engine.h"
-
-#define PENSTOCK_VERSION "0.1.0"
 
 typedef struct {
     const char *host;          /* literal address to bind: "127.0.0.1", "0.0.0.0", "::1" */
