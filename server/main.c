@@ -7,6 +7,7 @@
 
 static const command commands[] = {
     {"serve", cmd_serve, "answer the OpenAI API over HTTP"},
+    {"inspect", cmd_inspect, "say what a checkpoint is: sizes, tensors, bytes"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

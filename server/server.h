@@ -33,6 +33,10 @@ typedef struct {
     uint64_t stall_us;               /* work but no progress for so long: /live and /health answer 503 */
     uint32_t choices_max;            /* n x prompts of one HTTP request */
     uint64_t worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
+
+    /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */
+    void (*ready)(void *context, const char *url, const char *model_name);
+    void  *ready_context;
 } server_config;
 
 extern const server_config server_config_default;
