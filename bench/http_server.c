@@ -5,9 +5,10 @@
 #include "base/log.h"
 #include "server/server.h"
 #include "tests/fake_engine.h"
+#include "tests/server_config.h"
 
 int main(int argc, char **argv) {
-    server_config c = server_config_default;
+    server_config c = test_server_config;
     engine_config ec = {.model = "fake", .device = "fake"};
     error         err = {0};
     c.port = argc > 1 ? (uint32_t)atoi(argv[1]) : 18090;

@@ -17,28 +17,6 @@
 
 enum { EVENTS_PER_BATCH = 256, WATCH_MS = 500, DRAIN_WATCH_MS = 20 };
 
-const server_config server_config_default = {
-    .host = "127.0.0.1",
-    .port = 8080,
-    .connections_max = 1024,
-    .requests_per_connection = 1000000,
-    .request_line_max_bytes = 8 << 10,
-    .headers_max_bytes = 32 << 10,
-    .headers_max_count = 256,
-    .body_max_bytes = 8 << 20,
-    .head_timeout_us = 10 * 1000000ull,
-    .body_timeout_us = 10 * 1000000ull,
-    .body_rate_min_bytes_s = 1000,
-    .idle_timeout_us = 75 * 1000000ull,
-    .write_stall_us = 30 * 1000000ull,
-    .write_buffer_max_bytes = 1 << 20,
-    .keepalive_comment_us = 15 * 1000000ull,
-    .drain_us = 30 * 1000000ull,
-    .stall_us = 60 * 1000000ull,
-    .choices_max = 128,
-    .worker_body_bytes = 16 << 10,
-};
-
 /* ---- engine to clients ---- */
 static void wake(void *context) { uv_async_send(context); }
 
@@ -112,6 +90,15 @@ static void load(uv_work_t *work) {
     chat_format_open(&sv->chat, dir, sv->config->chat_template, &sv->failure);
 }
 
+static void say_ready(const service *sv) {
+    char url[128];
+    bool v6 = strchr(sv->config->host, ':') != NULL;
+    snprintf(url, sizeof url, "http://%s%s%s:%u", v6 ? "[" : "", sv->config->host, v6 ? "]" : "",
+             listener_read_facts(sv->listener).port);
+    log_info("server", "ready: %s on %s at %s", sv->model_name, engine_device_name(sv->engine), url);
+    if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
+}
+
 static uint32_t smaller(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
 
 static void loaded(uv_work_t *work, int status) {
@@ -126,10 +113,7 @@ static void loaded(uv_work_t *work, int status) {
     sv->requests_max = (uint64_t)ec->scheduler_settings.running_max + ec->scheduler_settings.waiting_max;
     sv->progress_us = clock_us();
     sv->phase = PHASE_SERVING;
-    listener_facts facts = listener_read_facts(sv->listener);
-    log_info("server", "ready: %s on %s, http://%s%s%s:%u", sv->model_name, engine_device_name(sv->engine),
-             strchr(sv->config->host, ':') ? "[" : "", sv->config->host, strchr(sv->config->host, ':') ? "]" : "",
-             facts.port);
+    say_ready(sv);
 }
 
 /* ---- construction ---- */

@@ -17,7 +17,7 @@
 enum { FAKE_EOS = 256, FAKE_VOCAB = 257, FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
 
 static struct {
-    const char *script;   /* what it says */
+    const char *script;    /* what it says */
     uint32_t    eos_after; /* tokens; 0: never */
     uint32_t    step_us;
     uint32_t    requests_max; /* then the queue is full */
@@ -68,7 +68,8 @@ static bool fake_step_request(struct engine *e, fake_request *q) {
         ev.token.token = eos ? FAKE_EOS : (unsigned char)fake.script[(q->drawn + q->r.params.seed) % n];
         ev.token.logprob = -0.5f;
         ev.token.top_count = q->r.params.top_logprobs > 0 ? (uint32_t)q->r.params.top_logprobs : 0;
-        for (uint32_t i = 0; i < ev.token.top_count; i++) ev.token.top_ids[i] = i ? 'a' + i : ev.token.token, ev.token.top_logprobs[i] = -0.5f - (float)i;
+        for (uint32_t i = 0; i < ev.token.top_count; i++)
+            ev.token.top_ids[i] = i ? 'a' + i : ev.token.token, ev.token.top_logprobs[i] = -0.5f - (float)i;
         ev.token_is_stop = eos;
         q->drawn++;
         ev.finished = eos || q->drawn >= q->r.output_tokens_max;
@@ -97,7 +98,8 @@ static void *fake_run(void *arg) {
                 continue;
             }
             fake.finished++;
-            free(q->r.tokens), free((void *)(uintptr_t)q->r.params.bias_ids), free((void *)(uintptr_t)q->r.params.bias_values), free(q);
+            free(q->r.tokens), free((void *)(uintptr_t)q->r.params.bias_ids),
+                free((void *)(uintptr_t)q->r.params.bias_values), free(q);
             e->requests[i] = e->requests[--e->count];
         }
         e->passes++;
@@ -174,7 +176,11 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
 }
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     pthread_mutex_lock(&e->lock);
-    *out = (engine_snapshot){.passes_done = e->passes, .scheduler.running = e->count, .scheduler.pages_total = 100, .page_count = 100, .page_tokens = 16};
+    *out = (engine_snapshot){.passes_done = e->passes,
+                             .scheduler.running = e->count,
+                             .scheduler.pages_total = 100,
+                             .page_count = 100,
+                             .page_tokens = 16};
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -187,27 +193,32 @@ struct chat_format {
 };
 static tokenizer   fake_tokenizer;
 static chat_format fake_chat;
-int  tokenizer_open(tokenizer **out, const char *dir, error *err) { return (void)dir, (void)err, *out = &fake_tokenizer, OK; }
+int tokenizer_open(tokenizer **out, const char *dir, error *err) { return (void)dir, (void)err, *out = &fake_tokenizer, OK; }
 void tokenizer_close(tokenizer *t) { (void)t; }
 void token_ids_free(token_ids *ids) { free(ids->ids); }
 int  tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned flags, token_ids *out, error *err) {
-    (void)t, (void)flags, (void)err;
-    out->ids = realloc(out->ids, (out->count + n + 1) * sizeof *out->ids);
-    for (size_t i = 0; i < n; i++) out->ids[out->count++] = (unsigned char)text[i];
+     (void)t, (void)flags, (void)err;
+     out->ids = realloc(out->ids, (out->count + n + 1) * sizeof *out->ids);
+     for (size_t i = 0; i < n; i++) out->ids[out->count++] = (unsigned char)text[i];
     return OK;
 }
 int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, buf *out, error *err) {
     (void)t, (void)keep_special;
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] >= FAKE_VOCAB) return error_set(err, ERR_INVALID, "token id %u is outside the vocabulary of %d", ids[i], FAKE_VOCAB);
+        if (ids[i] >= FAKE_VOCAB)
+            return error_set(err, ERR_INVALID, "token id %u is outside the vocabulary of %d", ids[i], FAKE_VOCAB);
         if (ids[i] < 256) buf_char(out, (char)ids[i]);
     }
     return OK;
 }
-void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) { (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>"); }
+void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) {
+    (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>");
+}
 bool tokenizer_is_special(const tokenizer *t, uint32_t id) { return (void)t, id >= 256; }
 /* Holds an unfinished UTF-8 sequence back, as the real one does. */
-void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special) { *d = (detokenizer){.t = t, .keep_special = keep_special}; }
+void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special) {
+    *d = (detokenizer){.t = t, .keep_special = keep_special};
+}
 void detokenizer_feed(detokenizer *d, uint32_t id, buf *out) {
     if (id >= 256) return;
     unsigned char b = (unsigned char)id;
@@ -221,13 +232,15 @@ void detokenizer_finish(detokenizer *d, buf *out) {
     if (d->held_count) buf_str(out, "\xEF\xBF\xBD");
     d->held_count = 0;
 }
-int  chat_format_open(chat_format **out, const char *dir, const char *file, error *err) { return (void)dir, (void)file, (void)err, *out = &fake_chat, OK; }
+int chat_format_open(chat_format **out, const char *dir, const char *file, error *err) {
+    return (void)dir, (void)file, (void)err, *out = &fake_chat, OK;
+}
 void chat_format_close(chat_format *c) { (void)c; }
 int  chat_encode(const chat_format *c, const tokenizer *t, cJSON *context, int64_t now, token_ids *out, error *err) {
-    (void)c, (void)now;
-    for (const cJSON *m = json_get(context, "messages")->child; m; m = m->next) {
-        const cJSON *content = json_get(m, "content");
-        if (cJSON_IsString(content)) tokenizer_encode(t, content->valuestring, strlen(content->valuestring), 0, out, err);
+     (void)c, (void)now;
+     for (const cJSON *m = json_get(context, "messages")->child; m; m = m->next) {
+         const cJSON *content = json_get(m, "content");
+         if (cJSON_IsString(content)) tokenizer_encode(t, content->valuestring, strlen(content->valuestring), 0, out, err);
     }
-    return tokenizer_encode(t, "\n", 1, 0, out, err);
+     return tokenizer_encode(t, "\n", 1, 0, out, err);
 }
