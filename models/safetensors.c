@@ -84,7 +84,7 @@ static int read_raw_string(reader *r, text_slice *out, bool *escaped) {
 }
 
 static int read_name(reader *r, text_slice *out) {
-    bool escaped;
+    bool escaped = false;
     int  code = read_raw_string(r, out, &escaped);
     if (code == OK && escaped)
         return error_set(r->err, ERR_INVALID, "the name '%.*s' holds an escape", (int)(out->size < 120 ? out->size : 120),
@@ -107,7 +107,7 @@ static bool slice_is(text_slice s, const char *text) { return s.size == strlen(t
 static int skip_value(reader *r) {
     unsigned   depth = 0;
     text_slice ignored;
-    bool       escaped;
+    bool       escaped = false;
     do {
         skip_space(r);
         if (r->at == r->end) return malformed(r, "the rest of a value");
@@ -185,10 +185,11 @@ typedef struct {
 
 static int read_entry_member(reader *r, text_slice key, void *context) {
     header_entry *e = context;
-    bool         *seen = slice_is(key, "dtype")          ? &e->has_kind
-                         : slice_is(key, "shape")        ? &e->has_shape
-                         : slice_is(key, "data_offsets") ? &e->has_offsets
-                                                         : NULL;
+    check(e);
+    bool *seen = slice_is(key, "dtype")          ? &e->has_kind
+                 : slice_is(key, "shape")        ? &e->has_shape
+                 : slice_is(key, "data_offsets") ? &e->has_offsets
+                                                 : NULL;
     if (!seen || *seen)
         return error_set(r->err, ERR_INVALID, "tensor '%.*s' has the %s member '%.*s'", name_width(e->t), e->t->name,
                          seen ? "repeated" : "unknown", (int)(key.size < 32 ? key.size : 32), key.at);
@@ -240,7 +241,7 @@ static int check_entry(const header *h, const header_entry *e, error *err) {
 static int skip_metadata_member(reader *r, text_slice key, void *context) {
     (void)key, (void)context;
     text_slice ignored;
-    bool       escaped;
+    bool       escaped = false;
     return read_raw_string(r, &ignored, &escaped);
 }
 
@@ -256,7 +257,7 @@ static safetensor *append(safetensors *s) {
 
 static int read_entry(reader *r, text_slice name, void *context) {
     header *h = context;
-    if (slice_is(name, "__metadata__")) return read_object(r, skip_metadata_member, NULL);
+    if (slice_is(name, "__metadata__")) return read_object(r, skip_metadata_member, h);
     if (h->out->count == SAFETENSORS_COUNT_MAX)
         return error_set(r->err, ERR_TOO_LARGE, "there are more than %d tensors", SAFETENSORS_COUNT_MAX);
     header_entry e = {.t = append(h->out)};
@@ -345,7 +346,7 @@ typedef struct {
 
 static int read_index_row(reader *r, text_slice tensor, void *context) {
     index_reader *x = context;
-    text_slice    file;
+    text_slice    file = {0};
     int           code = read_name(r, &file);
     return code == OK ? x->add(x->context, tensor, file, r->err) : code;
 }

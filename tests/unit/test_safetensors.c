@@ -119,11 +119,11 @@ static void misaligned_tensors_are_refused(void **state) {
     invalid("{" TENSOR("a", "U8", "[2]", 0, 2) "," TENSOR("b", "F32", "[1]", 2, 6) "}", 6, "aligned");
     invalid("{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("b", "BF16", "[1]", 1, 3) "}", 3, "aligned");
     /* a header that is not padded: the data begin at an odd offset */
-    const char *header = ONE("F32", "[1]", 0, 4);
-    char        bytes[256] = {0};
-    size_t      n = strlen(header) / 4 * 4 + 5;
+    static const char header[] = ONE("F32", "[1]", 0, 4);
+    char              bytes[256] = {0};
+    size_t            n = sizeof header / 4 * 4 + 5;
     memset(bytes + 8, ' ', n);
-    memcpy(bytes + 8, header, strlen(header));
+    memcpy(bytes + 8, header, sizeof header - 1);
     bytes[0] = (char)n;
     expect_bytes(bytes, 8 + n + 4, ERR_INVALID, "aligned");
 }
