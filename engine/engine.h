@@ -1,0 +1,95 @@
+/* engine/engine.h: token ids in, token ids out. The server's whole view of inference.
+ *
+ * engine_open loads a model and starts the engine thread, which owns scheduler, KV cache and device, reacts to events and
+ * does not poll. submit and cancel may be called from any thread; results come through one bounded ring that one consumer
+ * drains (`engine_next`), woken by a callback. If the consumer stalls, the engine stops planning passes rather than lose or
+ * pile up results. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/device.h"
+#include "scheduler/scheduler.h"
+
+typedef struct engine engine;
+
+typedef struct {
+    const char      *model;              /* folder or random:NAME */
+    const char      *device;             /* auto, cpu, cuda, sim */
+    uint32_t         context_max;        /* 0: the model's */
+    uint64_t         kv_cache_bytes;     /* 0: a sensible share of what is free */
+    device_config    device_settings;    /* page_count, rows_max ... left 0 are derived */
+    scheduler_config scheduler_settings; /* likewise */
+    void (*wake)(void *context); /* called on the engine thread after a step put something into the ring; must not block */
+    void *wake_context;
+} engine_config;
+
+/* `penstock plan` and the first thing engine_open does: sizes every pool and says whether it fits. The derived sizes are
+ * written back into *c. ERR_MEMORY with a sentence where it does not fit. */
+int engine_plan(engine_config *c, const checkpoint *ckpt, memory_plan *out, error *err);
+
+int  engine_open(engine **out, const engine_config *c, error *err);
+void engine_close(engine *e); /* what still runs is cancelled */
+
+const model_facts *engine_facts(const engine *e);
+const char        *engine_device_name(const engine *e);
+uint32_t           engine_context_max(const engine *e);
+const char        *engine_model_dir(const engine *e); /* NULL for random: */
+
+typedef struct {
+    uint64_t  id;     /* unique, chosen by the caller */
+    uint32_t *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
+    uint32_t  prompt_tokens;
+    uint32_t  output_tokens_max, output_tokens_min;
+    sampling  params; /* bias arrays: ownership as for tokens */
+    bool      ignore_eos;
+    uint32_t  stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
+    int32_t   priority;
+    uint64_t  tenant, cache_salt;
+} engine_request;
+
+/* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
+ * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything. */
+int  engine_submit(engine *e, engine_request *r, error *err);
+void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
+
+typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
+/* Where a request's time went; the parts add up to the whole (all microseconds of the monotonic clock). */
+typedef struct {
+    uint64_t submitted_us, admitted_us, first_token_us, finished_us;
+    uint32_t prompt_tokens, cached_tokens, output_tokens, preemptions, recomputed_tokens;
+} request_ledger;
+
+typedef struct {
+    uint64_t       id;
+    bool           has_token; /* `token` is valid; a finishing event may carry the last token as well */
+    bool           finished;
+    sampled        token;
+    bool           token_is_stop; /* the token is an end-of-sequence or stop id: not part of the text */
+    finish_reason  reason;        /* if finished */
+    uint32_t       stop_id;       /* FINISH_STOP: which id */
+    const char    *message;       /* FINISH_ERROR: a static sentence */
+    request_ledger ledger;        /* filled from admission on */
+} engine_event;
+
+/* Copies up to `max` events, in order; returns how many. One consumer. */
+uint32_t engine_next(engine *e, engine_event *out, uint32_t max);
+/* For callers without an event loop: blocks until an event is there or timeout_ms passed. */
+bool engine_wait(engine *e, uint32_t timeout_ms);
+
+typedef struct {
+    scheduler_stats scheduler;
+    device_stats    device;
+    uint64_t        passes_done, pass_started_us; /* pass_started_us 0: idle */
+    uint64_t        last_progress_us;             /* operator boundary last crossed; for health */
+    uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
+    uint64_t        weights_bytes, page_bytes;
+    uint32_t        page_count, page_tokens;
+    char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
+} engine_snapshot;
+void engine_read_snapshot(engine *e, engine_snapshot *out); /* never waits for the engine thread */
+
+/* The logits the last finished request's last token was drawn from: [vocab] f32; for `generate`'s digest. Only while the
+ * engine is idle. */
+int engine_last_logits(engine *e, float *out);

@@ -1,0 +1,144 @@
+/* scheduler/scheduler.h: what runs next, and what it may keep. Pure: the same calls give the same answers.
+ *
+ * Events go in (submit, cancel, pass done, pass stopped), a plan comes out. Time is an argument that never goes
+ * backwards, nothing is allocated after construction, nothing here knows a device, a socket or a thread; so this very
+ * code runs in the daemon and, a million events from one seed, in tests/sim.
+ *
+ * The prefill plane (docs/architecture.md): a prompt is a rectangle of tokens x operators, and what is done of it is a
+ * staircase: the frontier operator never rises as the token index grows. A plan is a set of slices that walk the program
+ * together. One plan is in flight at a time: plan -> (the engine walks it) -> pass_done or pass_stopped -> plan ... */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct scheduler scheduler;
+
+/* The five axes. A value that is not in this list is refused by scheduler_new with a sentence. */
+typedef enum { ORDER_FCFS } order_policy;
+typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE } admission_policy;
+typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED } slicing_policy;
+typedef enum { RECLAIM_RECOMPUTE } reclaim_policy;
+typedef enum { RETENTION_LRU } retention_policy;
+
+typedef struct {
+    /* bounds */
+    uint32_t        running_max;        /* sequences that hold pages at once */
+    uint32_t        waiting_max;        /* accepted and not yet running */
+    uint32_t        waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
+    uint32_t        context_max;        /* prompt + output of one sequence */
+    uint32_t        batch_tokens_max;   /* rows of one pass */
+    uint32_t        chunk_tokens;       /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
+    uint32_t        page_count, page_tokens;
+    uint32_t        frame_count, frame_tokens; /* suspended slices, and the most rows of one */
+    uint32_t        op_count;                  /* operators of the program; slices cover [0, op_count) in the end */
+    const uint32_t *op_cuts; /* SLICING_LAYERED: rising operators in (0, op_count) where a planned slice may end; copied */
+    uint32_t        op_cut_count;
+    /* policies */
+    order_policy     order;
+    admission_policy admission;
+    slicing_policy   slicing;
+    reclaim_policy   reclaim;
+    retention_policy retention;
+    bool             prefix_cache;
+    uint64_t         seed; /* of every hash and draw */
+} scheduler_config;
+
+typedef struct {
+    uint64_t        id;     /* unique among the live ones; chosen by the caller, any value */
+    const uint32_t *tokens; /* room for prompt_tokens + output_tokens_max; the caller appends each sampled token at its place
+                               BEFORE reporting it, and keeps the array until the request has ended */
+    uint32_t prompt_tokens, output_tokens_max;
+    int32_t  priority; /* lower goes first (policies that look at it) */
+    uint64_t tenant;
+    uint64_t cache_salt; /* prefixes are shared only among equal salts */
+} scheduler_request;
+
+/* ---- events ---- */
+/* OK; ERR_FULL: the waiting queue is full (nothing changed); ERR_TOO_LARGE: can never run with these limits;
+ * ERR_INVALID: no tokens, or the id is live. */
+int scheduler_submit(scheduler *s, uint64_t now_us, const scheduler_request *r, error *err);
+/* The request is gone: at once, or, where a pass in flight has its rows, when that pass is reported. false: not here.
+ * Its token array may be freed once scheduler_is_live says false. */
+bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id);
+bool scheduler_is_live(const scheduler *s, uint64_t id);
+
+#define NO_FRAME UINT32_MAX
+/* Where a suspended slice's rows lie. Slices of one pass share a frame, so one frame is one stopped pass, however many
+ * prompts it had; a slice that is taken up later may be cut by tokens, and then takes only its part of the rows. */
+typedef struct {
+    uint32_t frame; /* NO_FRAME: none */
+    uint32_t row;   /* of the slice's first token; row + its tokens <= frame_tokens */
+} frame_place;
+
+typedef struct {
+    uint64_t    id;
+    uint32_t    slot;                   /* of a running sequence, < running_max; stable while it runs */
+    uint32_t    token_begin, token_end; /* positions in the sequence (prompt and generated) */
+    uint32_t    op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in; op_end is op_count or at most where
+                                           the last layer ends (a stop, too: logits are not kept) */
+    frame_place frame_in;               /* none where op_begin is 0 */
+    frame_place frame_out;              /* for the rows if the slice ends before op_count, as planned or by a stop; the same
+                                           place as frame_in where there is one */
+    bool samples;                       /* the last row reaches the end and is the sequence's newest token: draw the next */
+} slice;
+
+typedef struct {
+    uint32_t     slice_count;
+    const slice *slices; /* decode rows (one token wide, uncut) first; owned by the scheduler until the next call */
+    uint32_t     decode_rows, prefill_rows; /* the first decode_rows slices are decodes */
+    bool         stoppable; /* prefill only, every slice has a frame_out: may be stopped at an operator boundary */
+} plan;
+
+/* Decides the next pass. false: nothing can run now (ask again after the next event). Must not be called while a plan is
+ * in flight. */
+bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out);
+
+typedef struct {
+    uint32_t token;
+    bool     finished; /* the engine's verdict: end of sequence, length, stop, or failed */
+} slice_outcome;
+/* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples. */
+void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes);
+/* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out; a slice that had
+ * not joined yet (op_begin > op) is where it was, in its frame_in. At least one operator was done. */
+void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
+
+/* ---- views ---- */
+/* Page ids that hold positions [0, page_tokens * *count) of the running sequence in `slot`. Valid until the next event. */
+const uint32_t *scheduler_pages(const scheduler *s, uint32_t slot, uint32_t *count);
+/* Prompt tokens of the sequence that were found in the cache when it was (last) admitted. */
+uint32_t scheduler_cached_tokens(const scheduler *s, uint32_t slot);
+
+typedef struct {
+    bool     running;      /* else waiting */
+    uint32_t slot;         /* if running */
+    uint32_t known_tokens; /* prompt and generated */
+    uint32_t done_tokens;  /* of those, crossed all operators; 0 while waiting */
+    uint32_t cached_tokens, preemptions, recomputed_tokens;
+} scheduler_progress;
+bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress *out); /* false: not live */
+
+typedef struct {
+    uint32_t running, waiting;
+    uint64_t waiting_tokens;
+    uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
+    uint32_t frames_used;
+    uint64_t accepted, refused, finished, cancelled, preempted;
+    uint64_t prompt_tokens, generated_tokens, recomputed_tokens;
+    uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
+} scheduler_stats;
+void scheduler_read_stats(const scheduler *s, scheduler_stats *out);
+
+/* Forgets every cached prefix that no running sequence holds. */
+void scheduler_drop_cache(scheduler *s);
+
+/* ---- construction ---- */
+int    scheduler_new(scheduler **out, const scheduler_config *c, error *err); /* refuses combinations that make no sense */
+void   scheduler_free(scheduler *s);
+size_t scheduler_memory_bytes(const scheduler_config *c); /* what scheduler_new will take, for the memory plan */
+
+/* Walks everything and stops the process on a broken invariant: pages conserved, staircases, references, queue links. */
+void scheduler_check(const scheduler *s);

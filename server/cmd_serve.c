@@ -1,0 +1,132 @@
+/* server/cmd_serve.c: `penstock serve`: reads the settings, then runs the daemon until it has drained. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "server/commands.h"
+#include "server/settings.h"
+
+typedef struct {
+    const char *config;
+    bool        check, dump_config, markdown, help;
+} serve_flags;
+
+static const option_row flag_rows[] = {
+    {NULL, "config", OPTION_STRING, offsetof(serve_flags, config), 0, 0, NULL, NULL, "FILE",
+     "read settings from this file; flags win over it", false},
+    {NULL, "check", OPTION_BOOL, offsetof(serve_flags, check), 0, 0, NULL, NULL, NULL,
+     "check the settings and whether the model fits into memory, and stop", false},
+    {NULL, "dump-config", OPTION_BOOL, offsetof(serve_flags, dump_config), 0, 0, NULL, NULL, NULL,
+     "print every setting with where its value came from, and stop", false},
+    {NULL, "print-docs", OPTION_BOOL, offsetof(serve_flags, markdown), 0, 0, NULL, NULL, NULL,
+     "print docs/configuration.md, and stop", false},
+    {NULL, "help", OPTION_BOOL, offsetof(serve_flags, help), 0, 0, NULL, NULL, NULL, "print this, and stop", false},
+};
+
+static int read_settings(options *o, serve_flags *flags, int argc, char **argv, error *err) {
+    const char *rest[1];
+    size_t      rest_count;
+    int         code = options_read_args(o, argc, argv, rest, 1, &rest_count, err);
+    if (code != OK) return code;
+    if (rest_count) return error_set(err, ERR_USAGE, "'%s' is not a flag; settings are written --name VALUE", rest[0]);
+    return flags->config ? options_read_file(o, flags->config, err) : OK;
+}
+
+/* ---- progress while the model is loaded: one line on a terminal, else a log line at each quarter ---- */
+
+typedef struct {
+    bool     terminal;
+    unsigned shown_percent;
+} progress_display;
+
+static void show_progress(void *context, const char *what, uint64_t done_bytes, uint64_t total_bytes) {
+    progress_display *p = context;
+    unsigned          percent = total_bytes ? (unsigned)((double)done_bytes / (double)total_bytes * 100) : 100;
+    unsigned          step = p->terminal ? 1 : 25;
+    if (percent > 100) percent = 100;
+    if (percent / step == p->shown_percent / step) return;
+    p->shown_percent = percent;
+    if (p->terminal)
+        fprintf(stderr, "\r%s: %3u %% of %.0f MiB%s", what, percent, (double)total_bytes / 0x1p20,
+                percent == 100 ? "\n" : "");
+    else log_info("serve", "%s: %u %% of %.0f MiB", what, percent, (double)total_bytes / 0x1p20);
+}
+
+static void say_ready(void *context, const char *url, const char *model_name) {
+    (void)context;
+    buf name;
+    buf_init(&name, 4096);
+    json_quote(&name, model_name, strlen(model_name));
+    printf("Penstock serves %s at %s\n"
+           "Try:\n"
+           "  curl -s %s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+           "    -d '{\"model\": %s, \"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]}'\n",
+           name.data, url, url, name.data);
+    fflush(stdout);
+    buf_free(&name);
+}
+
+static int serve(settings *s, error *err) {
+    progress_display progress = {.terminal = isatty(STDERR_FILENO)};
+    s->engine.device_settings.progress = show_progress;
+    s->engine.device_settings.progress_context = &progress;
+    s->server.ready = say_ready;
+    return error_set(err, ERR_UNSUPPORTED, "the HTTP server is not part of this build yet");
+}
+
+static void print_help(const options *o) {
+    buf text;
+    buf_init(&text, 1 << 20);
+    buf_str(&text,
+            "Usage: penstock serve --model DIR [options]\n\n"
+            "Answers the OpenAI API over HTTP until SIGTERM, then lets running requests finish. Settings are flags, or\n"
+            "lines `name = value` under a [section] in the file given with --config; docs/configuration.md lists them.\n");
+    options_help(o, &text, NULL, 0);
+    fputs(text.data, stdout);
+    buf_free(&text);
+}
+
+static void print_text(void (*write)(const options *, buf *), const options *o) {
+    buf text;
+    buf_init(&text, 1 << 20);
+    write(o, &text);
+    fputs(text.data, stdout);
+    buf_free(&text);
+}
+static void write_page(const options *o, buf *out) {
+    (void)o;
+    settings_page(out);
+}
+
+/* --check: the settings as such, and the memory plan of the model they name. */
+static int check_settings(settings *s, error *err) {
+    int code = settings_finish(s, err);
+    if (code == OK) puts("the settings are valid");
+    return code;
+}
+
+static int run(options *o, settings *s, serve_flags *flags, int argc, char **argv) {
+    error err;
+    int   code = read_settings(o, flags, argc, argv, &err);
+    if (code != OK) return command_failed("serve", &err);
+    if (flags->help) return print_help(o), 0;
+    if (flags->markdown) return print_text(write_page, o), 0;
+    if (flags->dump_config) return print_text(options_dump, o), 0;
+    if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
+    settings_apply_log(s);
+    code = settings_finish(s, &err);
+    if (code == OK) code = serve(s, &err);
+    return code == OK ? 0 : command_failed("serve", &err);
+}
+
+int cmd_serve(int argc, char **argv) {
+    settings    s = {0};
+    serve_flags flags = {0};
+    options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);
+    options_add(o, settings_rows, settings_row_count, &s);
+    int status = run(o, &s, &flags, argc, argv);
+    options_free(o);
+    return status;
+}
