@@ -22,7 +22,7 @@ typedef struct {
 } options;
 
 static const char usage[] =
-    "usage: penstock tokenize --model DIR [OPTIONS] TEXT\n"
+    "Usage: penstock tokenize --model DIR [OPTIONS] TEXT\n"
     "       penstock tokenize --model DIR --decode [OPTIONS] ID...\n"
     "       penstock tokenize --model DIR --jsonl [OPTIONS] < LINES\n"
     "\n"
@@ -243,6 +243,5 @@ int cmd_tokenize(int argc, char **argv) {
         buf_free(&out);
     }
     tokenizer_close(t);
-    if (code != OK) fprintf(stderr, "penstock tokenize: %s\n", err.text);
-    return error_exit_status(code);
+    return code == OK ? 0 : command_failed("tokenize", &err);
 }
