@@ -12,10 +12,12 @@
 
 /* ---- decodes ---- */
 
-static bool grow(scheduler *s, const sequence *q, uint32_t pages) {
+/* Room for the sequence's first `tokens` tokens. */
+static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    if (pages <= held) return true;
+    if (tokens <= (uint64_t)held * s->config.page_tokens) return true; /* nearly always */
+    uint32_t pages = pages_for(s, tokens);
     if (!kvcache_grow(s->kv, q->slot, pages)) return false;
     check(s->promised >= pages - held);
     s->promised -= pages - held;
@@ -48,7 +50,7 @@ static void take_memory_back(scheduler *s) {
 static void grow_decodes(scheduler *s) {
     for (uint32_t i = 0; i < s->decoding.count; i++) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
-        if (grow(s, q, pages_for(s, q->known))) continue;
+        if (grow(s, q, q->known)) continue;
         take_memory_back(s);
         i = UINT32_MAX; /* from 0 */
     }
@@ -219,16 +221,16 @@ static bool admit(scheduler *s, uint32_t index) {
     /* the newest token must be computed: its logits draw the next one */
     uint32_t cached = kvcache_match(s->kv, q->slot, &content, q->known - 1);
     if (!next_cut(s, &(prefill_piece){q->known - cached, 0, s->config.op_count}, &cut)) return false;
-    uint32_t held = cached / s->config.page_tokens, pages = pages_for(s, q->known + 1);
-    if (pages > q->pages_ever) pages = q->pages_ever;
-    admission_view v = {.needs_now = pages - held,
+    uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
+    if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
+    admission_view v = {.needs_now = pages_for(s, tokens) - held,
                         .needs_ever = q->pages_ever - held,
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
     if (v.needs_now > v.available || !s->admission->admits(&v)) return false;
     life_admit(s, index, cached);
-    check(grow(s, q, pages));
+    check(grow(s, q, tokens));
     return true;
 }
 

@@ -17,11 +17,11 @@
 typedef struct scheduler scheduler;
 
 /* The five axes. A value that is not in this list is refused by scheduler_new with a sentence. */
-typedef enum { ORDER_FCFS } order_policy;
-typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE } admission_policy;
-typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED } slicing_policy;
-typedef enum { RECLAIM_RECOMPUTE } reclaim_policy;
-typedef enum { RETENTION_LRU } retention_policy;
+typedef enum { ORDER_FCFS, ORDER_COUNT } order_policy;
+typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_COUNT } admission_policy;
+typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_COUNT } slicing_policy;
+typedef enum { RECLAIM_RECOMPUTE, RECLAIM_COUNT } reclaim_policy;
+typedef enum { RETENTION_LRU, RETENTION_COUNT } retention_policy;
 
 typedef struct {
     /* bounds */
