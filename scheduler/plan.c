@@ -33,10 +33,7 @@ static void view_running(const scheduler *s, const running_list *l, running_view
 }
 
 static void take_memory_back(scheduler *s) {
-    if (s->candidate != NO_SEQUENCE) {
-        candidate_clear(s); /* what it holds can be evicted now */
-        return;
-    }
+    if (s->candidate != NO_SEQUENCE && kvcache_shorten(s->kv, s->sequences[s->candidate].slot)) return;
     uint32_t count = running_count(s), decodes = s->decoding.count;
     check(count >= 2); /* one alone always fits: submit refused what does not */
     view_running(s, &s->decoding, s->views);
