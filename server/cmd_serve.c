@@ -73,7 +73,7 @@ static int serve(settings *s, error *err) {
     s->engine.device_settings.progress = show_progress;
     s->engine.device_settings.progress_context = &progress;
     s->server.ready = say_ready;
-    return error_set(err, ERR_UNSUPPORTED, "the HTTP server is not part of this build yet");
+    return server_run(&s->server, &s->engine, err);
 }
 
 static void print_help(const options *o) {
