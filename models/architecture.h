@@ -37,7 +37,7 @@ typedef struct {
     uint32_t    expert_count, experts_per_token;
     const char *expert_width_key;
     uint32_t    expert_width, shared_width;
-    const char *const *names; /* by role, where they differ from the common ones; NULL entries do not */
+    const char *const *names; /* by role, where they differ from the common ones (NULL: not) */
 } architecture;
 
 extern const architecture architectures[];

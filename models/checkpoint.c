@@ -309,6 +309,26 @@ static void describe_ffn(const model_facts *f, buf *out) {
     buf_char(out, '\n');
 }
 
+static void describe_defaults(const model_facts *f, buf *out) {
+    const struct {
+        const char *name;
+        float       value;
+    } sampling[] = {{"temperature", f->default_temperature},
+                    {"top_p", f->default_top_p},
+                    {"top_k", f->default_top_k},
+                    {"min_p", f->default_min_p},
+                    {"repetition_penalty", f->default_repetition_penalty}};
+    buf_str(out, "token ids    ");
+    if (f->has_bos) buf_printf(out, " bos %u;", f->bos_id);
+    buf_str(out, f->eos_count ? " eos" : " no eos");
+    for (uint32_t i = 0; i < f->eos_count; i++) buf_printf(out, " %u", f->eos_ids[i]);
+    buf_str(out, "\nsampling     ");
+    size_t before = out->size;
+    for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++)
+        if (sampling[i].value >= 0) buf_printf(out, " %s %g", sampling[i].name, (double)sampling[i].value);
+    buf_str(out, out->size > before ? "\n" : " no defaults\n");
+}
+
 static void describe_roles(const checkpoint *c, buf *out) {
     buf_printf(out, "\n%-16s %8s %20s %6s %14s\n", "tensors", "count", "shape", "type", "bytes");
     for (tensor_role r = 0; r < ROLE_COUNT; r++) {
@@ -337,17 +357,13 @@ void checkpoint_describe(const checkpoint *c, buf *out) {
     uint64_t           kv_bytes = 2ull * f->layer_count * f->kv_head_count * f->head_dim * dtype_bytes(DTYPE_BF16);
     buf_printf(out, "architecture  %s, %u layers of width %u, vocabulary %u%s\n", f->architecture, f->layer_count, f->width,
                f->vocab_size, f->tied_embeddings ? ", embeddings tied" : "");
-    buf_printf(out, "parameters    %llu (%.2f billion), %llu read per token\n", (unsigned long long)total,
-               (double)total * 1e-9, (unsigned long long)active);
+    buf_printf(out, "parameters    %llu (%.2f million), %llu read per token\n", (unsigned long long)total,
+               (double)total * 1e-6, (unsigned long long)active);
     buf_printf(out, "weights       %s, %llu bytes (%.2f GiB)%s\n", dtype_facts[f->weights].name,
                (unsigned long long)c->bytes, (double)c->bytes / (1 << 30), c->dir ? "" : ", drawn from a seed");
     describe_attention(f, out);
     describe_ffn(f, out);
     buf_printf(out, "KV            %llu bytes per token in BF16\n", (unsigned long long)kv_bytes);
-    buf_printf(out, "token ids     ");
-    if (f->has_bos) buf_printf(out, "first %u, ", f->bos_id);
-    buf_str(out, f->eos_count ? "last" : "no last one named");
-    for (uint32_t i = 0; i < f->eos_count; i++) buf_printf(out, "%s %u", i ? "," : "", f->eos_ids[i]);
-    buf_char(out, '\n');
+    describe_defaults(f, out);
     describe_roles(c, out);
 }

@@ -61,7 +61,7 @@ static int find_architecture(config *c) {
     TRY(json_read_string(c->json, "model_type", &type, c->err));
     if (list && !cJSON_IsNull(list)) {
         const cJSON *first = cJSON_IsArray(list) ? list->child : NULL;
-        if (!cJSON_IsString(first))
+        if (!first || !cJSON_IsString(first))
             return error_set(c->err, ERR_INVALID, "'architectures' must be a list that begins with a name");
         c->arch = architecture_find(first->valuestring);
         if (!c->arch) return refuse_architecture(first->valuestring, c->err);
@@ -323,6 +323,7 @@ static void default_special_ids(const config *c) {
 
 static int parse(config *c) {
     TRY(find_architecture(c));
+    check(c->arch);
     c->f->architecture = c->arch->name;
     TRY(refuse_unsupported(c));
     TRY(read_weight_type(c));

@@ -84,7 +84,7 @@ static int read_raw_string(reader *r, text_slice *out, bool *escaped) {
 }
 
 static int read_name(reader *r, text_slice *out) {
-    bool escaped;
+    bool escaped = false;
     int  code = read_raw_string(r, out, &escaped);
     if (code == OK && escaped)
         return error_set(r->err, ERR_INVALID, "the name '%.*s' holds an escape", (int)(out->size < 120 ? out->size : 120),
@@ -107,7 +107,7 @@ static bool slice_is(text_slice s, const char *text) { return s.size == strlen(t
 static int skip_value(reader *r) {
     unsigned   depth = 0;
     text_slice ignored;
-    bool       escaped;
+    bool       escaped = false;
     do {
         skip_space(r);
         if (r->at == r->end) return malformed(r, "the rest of a value");
@@ -185,10 +185,11 @@ typedef struct {
 
 static int read_entry_member(reader *r, text_slice key, void *context) {
     header_entry *e = context;
-    bool         *seen = slice_is(key, "dtype")          ? &e->has_kind
-                         : slice_is(key, "shape")        ? &e->has_shape
-                         : slice_is(key, "data_offsets") ? &e->has_offsets
-                                                         : NULL;
+    check(e);
+    bool *seen = slice_is(key, "dtype")          ? &e->has_kind
+                 : slice_is(key, "shape")        ? &e->has_shape
+                 : slice_is(key, "data_offsets") ? &e->has_offsets
+                                                 : NULL;
     if (!seen || *seen)
         return error_set(r->err, ERR_INVALID, "tensor '%.*s' has the %s member '%.*s'", name_width(e->t), e->t->name,
                          seen ? "repeated" : "unknown", (int)(key.size < 32 ? key.size : 32), key.at);
@@ -240,7 +241,7 @@ static int check_entry(const header *h, const header_entry *e, error *err) {
 static int skip_metadata_member(reader *r, text_slice key, void *context) {
     (void)key, (void)context;
     text_slice ignored;
-    bool       escaped;
+    bool       escaped = false;
     return read_raw_string(r, &ignored, &escaped);
 }
 
@@ -256,7 +257,7 @@ static safetensor *append(safetensors *s) {
 
 static int read_entry(reader *r, text_slice name, void *context) {
     header *h = context;
-    if (slice_is(name, "__metadata__")) return read_object(r, skip_metadata_member, NULL);
+    if (slice_is(name, "__metadata__")) return read_object(r, skip_metadata_member, h);
     if (h->out->count == SAFETENSORS_COUNT_MAX)
         return error_set(r->err, ERR_TOO_LARGE, "there are more than %d tensors", SAFETENSORS_COUNT_MAX);
     header_entry e = {.t = append(h->out)};
@@ -282,17 +283,19 @@ static int by_name(const void *a, const void *b) {
     return compare_names(x->name, x->name_size, y->name, y->name_size);
 }
 
-/* The tensors of one file, each within it, must cover the data without overlap and without a hole. */
-static int check_cover(safetensor *t, size_t n, const char *data, uint64_t data_size, error *err) {
-    const char *at = data;
-    if (n) qsort(t, n, sizeof *t, by_place);
-    for (size_t i = 0; i < n; at += t[i++].bytes)
-        if (t[i].data != at)
-            return error_set(err, ERR_INVALID, "tensor '%.*s' %s", name_width(&t[i]), t[i].name,
-                             t[i].data < at ? "overlaps the one before it" : "leaves a hole before it");
-    if ((uint64_t)(at - data) != data_size)
+/* The tensors from `first` on are of one file, each within it; they must cover its data without overlap and hole. */
+static int check_cover(const safetensors *s, size_t first, const header *h, error *err) {
+    uint64_t at = 0;
+    if (s->count > first) qsort(s->tensors + first, s->count - first, sizeof *s->tensors, by_place);
+    for (size_t i = first; i < s->count; at += s->tensors[i++].bytes) {
+        const safetensor *t = &s->tensors[i];
+        if (t->data != h->data + at)
+            return error_set(err, ERR_INVALID, "tensor '%.*s' %s", name_width(t), t->name,
+                             t->data < h->data + at ? "overlaps the one before it" : "leaves a hole before it");
+    }
+    if (at != h->data_size)
         return error_set(err, ERR_INVALID, "%llu bytes behind the last tensor belong to none",
-                         (unsigned long long)(data_size - (uint64_t)(at - data)));
+                         (unsigned long long)(h->data_size - at));
     return OK;
 }
 
@@ -323,7 +326,7 @@ static int parse_file(safetensors *out, const char *bytes, size_t size, error *e
     reader r = {bytes + 8, bytes + 8, bytes + 8 + n, err};
     int    code = read_object(&r, read_entry, &h);
     if (code == OK) code = expect_end(&r);
-    if (code == OK) code = check_cover(out->tensors + first, out->count - first, h.data, h.data_size, err);
+    if (code == OK) code = check_cover(out, first, &h, err);
     return code;
 }
 
@@ -343,7 +346,7 @@ typedef struct {
 
 static int read_index_row(reader *r, text_slice tensor, void *context) {
     index_reader *x = context;
-    text_slice    file;
+    text_slice    file = {0};
     int           code = read_name(r, &file);
     return code == OK ? x->add(x->context, tensor, file, r->err) : code;
 }

@@ -4,7 +4,8 @@
  * and the bytes of the tensors; see the format's description at github.com/huggingface/safetensors. Held to here:
  * names are unique, sizes follow from shapes, and the tensors cover the data exactly: no overlap, no hole, nothing
  * beyond the end. Also refused: data that is not aligned to its element (every writer since 2023 pads the header so).
- * Memory is bounded by the number of tensors (SAFETENSORS_COUNT_MAX), whatever the header claims. */
+ * Memory is bounded by the number of tensors (SAFETENSORS_COUNT_MAX), whatever the header claims. A file must not be
+ * truncated while it is open: reading a mapped page that is gone ends the process. */
 #pragma once
 #include <stddef.h>
 

@@ -77,7 +77,8 @@ typedef struct {
     uint64_t    id;
     uint32_t    slot;                   /* of a running sequence, < running_max; stable while it runs */
     uint32_t    token_begin, token_end; /* positions in the sequence (prompt and generated) */
-    uint32_t    op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in */
+    uint32_t    op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in; op_end is op_count or at most where
+                                           the last layer ends (a stop, too: logits are not kept) */
     frame_place frame_in;               /* none where op_begin is 0 */
     frame_place frame_out;              /* for the rows if the slice ends before op_count, as planned or by a stop; the same
                                            place as frame_in where there is one */
