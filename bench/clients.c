@@ -146,6 +146,27 @@ static uint32_t number(const char *text, uint32_t max) {
     return (uint32_t)v;
 }
 
+static bool any_open(void) {
+    for (uint32_t i = 0; i < run.streams; i++)
+        if (sockets[i].fd >= 0) return true;
+    return false;
+}
+
+static void report(double seconds) {
+    uint64_t in_window = 0;
+    double   window_s = (double)(run.all_decode_to_us - run.all_decode_from_us) * 1e-6;
+    for (size_t i = 0; i < run.token_at_us.count; i++)
+        in_window += run.token_at_us.values[i] > run.all_decode_from_us && run.token_at_us.values[i] <= run.all_decode_to_us;
+    printf("{\"streams\": %u, \"tokens\": %zu, \"failed\": %u, \"seconds\": %.3f, ", run.streams, run.token_at_us.count,
+           run.failed, seconds);
+    printf("\"tokens_s\": %.1f, \"decode_tokens_s\": %.1f, ", (double)run.token_at_us.count / seconds,
+           run.requests == 1 && window_s > 0 ? (double)in_window / window_s : 0);
+    printf("\"ttft_p50_ms\": %.2f, \"ttft_p99_ms\": %.2f, ", percentile_ms(&run.first_us, .5),
+           percentile_ms(&run.first_us, .99));
+    printf("\"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f}\n", percentile_ms(&run.between_us, .5),
+           percentile_ms(&run.between_us, .99));
+}
+
 int main(int argc, char **argv) {
     if (argc < 6) return fputs("usage: clients PORT STREAMS REQUESTS PROMPT_TOKENS OUTPUT_TOKENS [MODEL]\n", stderr), 64;
     run.port = (uint16_t)number(argv[1], 65535), run.streams = number(argv[2], STREAMS_MAX);
@@ -157,24 +178,12 @@ int main(int argc, char **argv) {
         clients[i].requests_left = run.requests;
         start_request(i);
     }
-    for (bool open = true; open;) {
+    while (any_open()) {
         if (poll(sockets, run.streams, -1) < 0) fatal("poll failed: %s", strerror(errno));
         for (uint32_t i = 0; i < run.streams; i++)
             if (sockets[i].fd >= 0 && sockets[i].revents) on_readable(i);
         note_window();
-        open = false;
-        for (uint32_t i = 0; i < run.streams; i++) open |= sockets[i].fd >= 0;
     }
-    double   seconds = (double)(clock_us() - began_us) * 1e-6;
-    double   window_s = (double)(run.all_decode_to_us - run.all_decode_from_us) * 1e-6;
-    uint64_t in_window = 0;
-    for (size_t i = 0; i < run.token_at_us.count; i++)
-        in_window += run.token_at_us.values[i] > run.all_decode_from_us && run.token_at_us.values[i] <= run.all_decode_to_us;
-    printf("{\"streams\": %u, \"tokens\": %zu, \"failed\": %u, \"seconds\": %.3f, \"tokens_s\": %.1f, \"decode_tokens_s\": "
-           "%.1f, "
-           "\"ttft_p50_ms\": %.2f, \"ttft_p99_ms\": %.2f, \"itl_p50_ms\": %.3f, \"itl_p99_ms\": %.3f}\n",
-           run.streams, run.token_at_us.count, run.failed, seconds, (double)run.token_at_us.count / seconds,
-           run.requests == 1 && window_s > 0 ? (double)in_window / window_s : 0, percentile_ms(&run.first_us, .5),
-           percentile_ms(&run.first_us, .99), percentile_ms(&run.between_us, .5), percentile_ms(&run.between_us, .99));
+    report((double)(clock_us() - began_us) * 1e-6);
     return run.failed ? 1 : 0;
 }
