@@ -8,7 +8,7 @@
 /* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole"
+#define SLICINGS "chunked|whole|layered"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
 #define LOG_LEVELS "error|warn|info|debug"
