@@ -103,8 +103,10 @@ $(BUILD)/libpenstock.a: $(LIBRARY)
 
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
-$(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H)
+# Strict: without it llhttp accepts a space before a header's colon, and any two bytes where a chunk's CRLF belongs.
+$(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
 $(BUILD)/models/random.o: $(wildcard models/random/*.json)
+$(BUILD)/server/page.o: server/page/index.html
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<

@@ -86,7 +86,7 @@ typedef struct {
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
-    char            failed[256]; /* a device error: the sentence; the engine accepts nothing more */
+    char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 void engine_read_snapshot(engine *e, engine_snapshot *out); /* never waits for the engine thread */
 

@@ -30,7 +30,7 @@ void     frame_leave(frame_pool *p, uint32_t frame); /* NO_FRAME: nothing to lea
 
 /* Segments of one sequence. A planner opens at most SEGMENTS_MAX - 1, so that one place is always left to split the first
  * where it does not fit into a pass. */
-enum { SEGMENTS_MAX = 8 };
+enum { SEGMENTS_MAX = 4 };
 
 typedef struct {
     uint32_t    token_begin, token_end, op;

@@ -39,8 +39,6 @@ typedef struct {
     void  *ready_context;
 } server_config;
 
-extern const server_config server_config_default;
-
 /* Blocks until the daemon has drained (OK) or could not start or lost its device (a code and a sentence). `ec->wake` is set
  * here. */
 int server_run(const server_config *c, engine_config *ec, error *err);
