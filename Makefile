@@ -92,14 +92,16 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-# ---- how things are built ----
+# ---- how things are built (V=1 shows the commands) ----
+
+say = $(if $(V),,@echo "  $(1) $@";)
 
 $(BUILD)/penstock: $(BUILD)/server/main.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 
 $(BUILD)/libpenstock.a: $(LIBRARY)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,pack) ar rcs $@ $^
 
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
@@ -109,18 +111,18 @@ $(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/server/page.o: server/page/index.html
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(call say,cc  ) $(CC) $(CFLAGS) -c -o $@ $<
 $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -w -c -o $@ $<
+	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
 .PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs fuzzers clean help
 .SECONDARY:

@@ -73,7 +73,7 @@ static int serve(settings *s, error *err) {
     s->engine.device_settings.progress = show_progress;
     s->engine.device_settings.progress_context = &progress;
     s->server.ready = say_ready;
-    return error_set(err, ERR_UNSUPPORTED, "the HTTP server is not part of this build yet");
+    return server_run(&s->server, &s->engine, err);
 }
 
 static void print_help(const options *o) {
@@ -100,10 +100,16 @@ static void write_page(const options *o, buf *out) {
     settings_page(out);
 }
 
-/* --check: the settings as such, and the memory plan of the model they name. */
+/* --check: the settings as such, and whether the model they name can be read and fits into memory. */
 static int check_settings(settings *s, error *err) {
-    int code = settings_finish(s, err);
-    if (code == OK) puts("the settings are valid");
+    checkpoint *model;
+    memory_plan memory;
+    int         code = settings_finish(s, err);
+    if (code == OK) code = checkpoint_open(&model, s->engine.model, err);
+    if (code != OK) return code;
+    code = engine_plan(&s->engine, model, &memory, err);
+    checkpoint_close(model);
+    if (code == OK) puts("the settings are valid and the model fits");
     return code;
 }
 
