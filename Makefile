@@ -71,8 +71,8 @@ lint: ## formatting, static checks of C and shell (each tool where it is install
 format: ## format every C file as .clang-format says
 	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
-docs: $(BUILD)/penstock ## write docs/configuration.md anew
-	$(BUILD)/penstock serve --print-docs > docs/configuration.md
+docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
+	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
 
 install: $(BUILD)/penstock ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
 	install -D $(BUILD)/penstock $(DESTDIR)$(PREFIX)/bin/penstock

@@ -6,11 +6,12 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "server/commands.h"
+#include "server/docs.h"
 #include "server/settings.h"
 
 typedef struct {
-    const char *config;
-    bool        check, dump_config, markdown, help;
+    const char *config, *print_docs;
+    bool        check, dump_config, help;
 } serve_flags;
 
 static const option_row flag_rows[] = {
@@ -20,8 +21,8 @@ static const option_row flag_rows[] = {
      "check the settings and whether the model fits into memory, and stop", false},
     {NULL, "dump-config", OPTION_BOOL, offsetof(serve_flags, dump_config), 0, 0, NULL, NULL, NULL,
      "print every setting with where its value came from, and stop", false},
-    {NULL, "print-docs", OPTION_BOOL, offsetof(serve_flags, markdown), 0, 0, NULL, NULL, NULL,
-     "print docs/configuration.md, and stop", false},
+    {NULL, "print-docs", OPTION_CHOICE, offsetof(serve_flags, print_docs), 0, 0, NULL, DOCS_PAGES, NULL,
+     "print a page of docs/, and stop", false},
     {NULL, "help", OPTION_BOOL, offsetof(serve_flags, help), 0, 0, NULL, NULL, NULL, "print this, and stop", false},
 };
 
@@ -76,28 +77,29 @@ static int serve(settings *s, error *err) {
     return server_run(&s->server, &s->engine, err);
 }
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 1 << 20);
-    buf_str(&text,
+static void write_help(const options *o, buf *out) {
+    buf_str(out,
             "Usage: penstock serve --model DIR [options]\n\n"
             "Answers the OpenAI API over HTTP until SIGTERM, then lets running requests finish. Settings are flags, or\n"
             "lines `name = value` under a [section] in the file given with --config; docs/configuration.md lists them.\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
+    options_help(o, out, NULL, 0);
 }
 
-static void print_text(void (*write)(const options *, buf *), const options *o) {
+static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf text;
     buf_init(&text, 1 << 20);
     write(o, &text);
     fputs(text.data, stdout);
     buf_free(&text);
+    return 0;
 }
-static void write_page(const options *o, buf *out) {
+static void write_configuration(const options *o, buf *out) {
     (void)o;
-    settings_page(out);
+    docs_configuration(out);
+}
+static void write_api(const options *o, buf *out) {
+    (void)o;
+    docs_api(out);
 }
 
 /* --check: the settings as such, and whether the model they name can be read and fits into memory. */
@@ -117,9 +119,9 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     error err;
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
-    if (flags->help) return print_help(o), 0;
-    if (flags->markdown) return print_text(write_page, o), 0;
-    if (flags->dump_config) return print_text(options_dump, o), 0;
+    if (flags->help) return print_text(write_help, o);
+    if (flags->print_docs) return print_text(strcmp(flags->print_docs, "api") == 0 ? write_api : write_configuration, o);
+    if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);
     code = settings_finish(s, &err);
