@@ -96,7 +96,7 @@ class Penstock:
         port = free_port()
         with background([self.binary, "serve", "--model", f"random:{name}", "--port", port, "--threads", THREADS,
                          "--running-max", slots, "--kv-cache-memory", "1G", "--log-level", "warn"]):
-            wait_for_http(port)
+            wait_for_http(port, "/ready")
             yield port, f"random:{name}"
 
 
@@ -194,7 +194,7 @@ def measure_streams(table, peer, penstock, rounds):
         pairs = []
         with peer.server(name, 16, 16 * 512) as theirs, penstock.server(name, 16, 512) as ours:
             for _ in range(rounds):
-                pairs.append(tuple(load(penstock, *server, 16, 1, 128, 64)["decode_tokens_s"] for server in (ours, theirs)))
+                pairs.append(tuple(load(penstock, *server, 16, 1, 32, 192)["decode_tokens_s"] for server in (ours, theirs)))
         table.add("C7", f"{name}, 16 streams, tokens/s together", pairs, 2.5)
 
 

@@ -37,44 +37,59 @@ static int read_settings(options *o, serve_flags *flags, int argc, char **argv, 
 
 /* ---- progress while the model is loaded: one line on a terminal, else a log line at each quarter ---- */
 
+enum { SLOW_ENOUGH_BYTES = 64 << 20 }; /* less is loaded before anyone has read the line */
+
 typedef struct {
-    bool     terminal;
+    bool     terminal, in_line;
     unsigned shown_percent;
 } progress_display;
 
 static void show_progress(void *context, const char *what, uint64_t done_bytes, uint64_t total_bytes) {
     progress_display *p = context;
-    unsigned          percent = total_bytes ? (unsigned)((double)done_bytes / (double)total_bytes * 100) : 100;
-    unsigned          step = p->terminal ? 1 : 25;
+    if (total_bytes < SLOW_ENOUGH_BYTES) return;
+    unsigned percent = (unsigned)((double)done_bytes / (double)total_bytes * 100.5);
+    unsigned step = p->terminal ? 1 : 25;
     if (percent > 100) percent = 100;
     if (percent / step == p->shown_percent / step) return;
     p->shown_percent = percent;
-    if (p->terminal)
-        fprintf(stderr, "\r%s: %3u %% of %.0f MiB%s", what, percent, (double)total_bytes / 0x1p20,
-                percent == 100 ? "\n" : "");
-    else log_info("serve", "%s: %u %% of %.0f MiB", what, percent, (double)total_bytes / 0x1p20);
+    if (p->terminal) {
+        p->in_line = percent < 100;
+        fprintf(stderr, "\r%s: %3u %% of %.0f MiB%s", what, percent, (double)total_bytes / 0x1p20, p->in_line ? "" : "\n");
+    } else {
+        log_info("serve", "%s: %u %% of %.0f MiB", what, percent, (double)total_bytes / 0x1p20);
+    }
+}
+
+/* A line to paste into a shell, where ' ends a quotation. */
+static void append_for_shell(const char *text, buf *out) {
+    for (; *text; text++)
+        if (*text == '\'') buf_str(out, "'\\''");
+        else buf_char(out, *text);
 }
 
 static void say_ready(void *context, const char *url, const char *model_name) {
-    (void)context;
-    buf name;
-    buf_init(&name, 4096);
+    const settings *s = context;
+    bool            has_text = strncmp(s->engine.model, "random:", 7) != 0; /* else token ids are all it knows */
+    buf             name, quoted;
+    buf_init(&name, 8192), buf_init(&quoted, 8192);
     json_quote(&name, model_name, strlen(model_name));
-    printf("Penstock serves %s at %s\n"
-           "Try:\n"
-           "  curl -s %s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-           "    -d '{\"model\": %s, \"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]}'\n",
-           name.data, url, url, name.data);
+    append_for_shell(name.data, &quoted);
+    printf("Penstock serves %s at %s\nTry:\n  curl -s %s%s -H 'Content-Type: application/json' -d '{\"model\": %s, %s}'\n",
+           name.data, url, url, has_text ? "/v1/chat/completions" : "/v1/completions", quoted.data,
+           has_text ? "\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]"
+                    : "\"prompt\": [1, 2, 3], \"max_tokens\": 8");
     fflush(stdout);
-    buf_free(&name);
+    buf_free(&name), buf_free(&quoted);
 }
 
 static int serve(settings *s, error *err) {
     progress_display progress = {.terminal = isatty(STDERR_FILENO)};
     s->engine.device_settings.progress = show_progress;
     s->engine.device_settings.progress_context = &progress;
-    s->server.ready = say_ready;
-    return server_run(&s->server, &s->engine, err);
+    s->server.ready = say_ready, s->server.ready_context = s;
+    int code = server_run(&s->server, &s->engine, err);
+    if (progress.in_line) fputc('\n', stderr);
+    return code;
 }
 
 static void write_help(const options *o, buf *out) {

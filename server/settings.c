@@ -116,9 +116,6 @@ int settings_finish(settings *s, error *err) {
     if (!s->engine.model)
         return error_set(err, ERR_USAGE,
                          "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
-    if (s->engine.scheduler_settings.page_tokens & (s->engine.scheduler_settings.page_tokens - 1))
-        return error_set(err, ERR_USAGE, "page-tokens must be a power of two, not %u",
-                         s->engine.scheduler_settings.page_tokens);
     scheduler_config *c = &s->engine.scheduler_settings;
     c->order = (order_policy)option_choice_index(ORDERS, s->order);
     c->admission = (admission_policy)option_choice_index(ADMISSIONS, s->admission);
