@@ -47,8 +47,7 @@ typedef struct {
 } attention_args;
 
 /* Queries: optional norm, clip, rotation by position, in place. Keys likewise, then into the page; values clipped, into the
- * page. A value slot that shares its pair with a position not yet written is cleared, so that what lies there from an
- * earlier sequence is never multiplied by zero into a NaN. */
+ * page. Nothing else of a page is touched. */
 typedef struct {
     const kv_layout *layout;
     char            *pages;

@@ -15,6 +15,7 @@ typedef struct {
     _Alignas(64) float score[TILE_ROWS][KV_BLOCK];
     _Alignas(64) char weight[TILE_ROWS][KV_BLOCK * 4]; /* probabilities in the layout's type */
     _Alignas(64) float out[TILE_ROWS][HEAD_DIM_MAX];
+    _Alignas(64) uint16_t last_pair[HEAD_DIM_MAX][2];
 } attention_tile;
 _Static_assert(sizeof(attention_tile) <= CPU_SCRATCH_BYTES, "scratch");
 
@@ -74,21 +75,34 @@ INLINE void block_softmax(dtype type, const attention_args *a, attention_tile *t
     for (uint32_t d = 0; d < a->layout->dim_padded; d += 16) vf_store(&t->out[r][d], vf_mul(vf_load(&t->out[r][d]), alpha));
 }
 
-/* Positions at or past b->end may hold anything, infinities included: they are not touched. Units that lie side by side (of
- * one page) are walked in one go. */
+/* What lies at or past the end of the block may be anything, infinities included, and zero times infinity is NaN: so those
+ * positions are not touched, and where the last pair is only half in the block, a copy with the other half cleared is read.
+ * Units that lie side by side (of one page) are walked in one go. */
 INLINE void block_values(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, uint32_t d,
                          const int vecs) {
-    const uint32_t pair = type == DTYPE_BF16 ? 2 : 1, unit_steps = KV_UNIT / pair, steps = (b->count + pair - 1) / pair;
+    const uint32_t pair = type == DTYPE_BF16 ? 2 : 1, unit_steps = KV_UNIT / pair, steps = b->count / pair;
     tile_args      v = {.w_step = a->layout->dim_padded * 4, .c = &t->out[0][d], .c_stride = HEAD_DIM_MAX, .resume = true};
-    for (uint32_t s = 0; s < steps; s += v.steps) {
-        uint32_t u = s / unit_steps;
-        for (v.steps = unit_steps; s + v.steps < steps && b->v[u + v.steps / unit_steps] == b->v[u] + v.steps * v.w_step;)
-            v.steps += unit_steps;
-        v.steps = min_u32(v.steps, steps - s);
+    for (uint32_t s = 0; s * pair < b->count; s += v.steps) {
+        uint32_t    u = s / unit_steps;
+        const char *values = b->v[u];
+        if (s == steps) {
+            v.steps = 1, values = (const char *)t->last_pair;
+        } else {
+            for (v.steps = unit_steps; s + v.steps < steps && b->v[u + v.steps / unit_steps] == values + v.steps * v.w_step;)
+                v.steps += unit_steps;
+            v.steps = min_u32(v.steps, steps - s);
+        }
         for (uint32_t r = 0; r < t->rows; r++) v.x[r] = t->weight[r] + s * 4;
-        for (int i = 0; i < vecs; i++) v.w[i] = b->v[u] + 4 * (d + 16 * (uint32_t)i);
+        for (int i = 0; i < vecs; i++) v.w[i] = values + 4 * (d + 16 * (uint32_t)i);
         tile_rows(type, t->rows, vecs, false, &v);
     }
+}
+
+INLINE void copy_last_pair(const attention_args *a, attention_tile *t, const attention_block *b) {
+    uint32_t    position = b->count - 1, dim = a->layout->dim_padded;
+    const char *from = b->v[position / KV_UNIT] + (size_t)(position % KV_UNIT / 2) * dim * 4;
+    memcpy(t->last_pair, from, (size_t)dim * 4);
+    for (uint32_t d = 0; d < dim; d++) t->last_pair[d][1] = 0;
 }
 
 INLINE void tile_finish(dtype type, attention_tile *t, uint32_t head_dim, char *const *out) {
@@ -120,6 +134,7 @@ INLINE void attention_rows(dtype type, const attention_args *a, const attention_
         attention_block b = block_at(a, part, position, last);
         block_scores(type, a, t, &b, q);
         for (uint32_t r = 0; r < t->rows; r++) block_softmax(type, a, t, &b, r);
+        if (type == DTYPE_BF16 && b.count % 2) copy_last_pair(a, t, &b);
         uint32_t d = 0;
         for (; d + 16 * TILE_VECS <= a->layout->dim_padded; d += 16 * TILE_VECS) block_values(type, a, t, &b, d, TILE_VECS);
         for (; d < a->layout->dim_padded; d += 16) block_values(type, a, t, &b, d, 1);
@@ -196,7 +211,7 @@ static void store_keys(const kv_layout *l, char *unit, uint32_t position, const 
     }
 }
 
-static void store_values(const kv_layout *l, char *unit, uint32_t position, bool last, const float *x) {
+static void store_values(const kv_layout *l, char *unit, uint32_t position, const float *x) {
     const uint32_t lane = position % KV_UNIT;
     for (uint32_t h = 0; h < l->kv_heads; h++, unit += l->head_stride, x += l->head_dim) {
         if (l->type == DTYPE_BF16) {
@@ -205,8 +220,6 @@ static void store_values(const kv_layout *l, char *unit, uint32_t position, bool
             for (uint32_t d = 0; d < l->head_dim; d += 16)
                 vf_store_bf16_n(h16 + d, vf_load_n(x + d, l->head_dim - d), l->head_dim - d);
             for (uint32_t d = 0; d < l->head_dim; d++) to[2 * d] = h16[d];
-            if (last && lane % 2 == 0)
-                for (uint32_t d = 0; d < l->head_dim; d++) to[2 * d + 1] = 0;
         } else {
             memcpy(unit + (size_t)lane * l->dim_padded * 4, x, l->head_dim * sizeof *x);
         }
@@ -226,6 +239,6 @@ static void rope_kv(const rope_kv_args *a, const kv_run *run, uint32_t row_begin
         prepare_heads(a, row_of(&a->k, row), a->k_norm, rotation, l->kv_heads, x);
         store_keys(l, unit, position, x);
         prepare_heads(a, row_of(&a->v, row), NULL, NULL, l->kv_heads, x);
-        store_values(l, unit + l->v_offset, position, i + 1 == run->row_count, x);
+        store_values(l, unit + l->v_offset, position, x);
     }
 }
