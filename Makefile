@@ -109,10 +109,10 @@ $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
 $(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
 $(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/server/page.o: server/page/index.html
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,cc  ) $(CC) $(CFLAGS) -c -o $@ $<
-$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
+$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
