@@ -8,6 +8,7 @@
 static const command commands[] = {
     {"serve", cmd_serve, "answer the OpenAI API over HTTP"},
     {"inspect", cmd_inspect, "say what a checkpoint is: sizes, tensors, bytes"},
+    {"tokenize", cmd_tokenize, "turn text into token ids, and back"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
