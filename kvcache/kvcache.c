@@ -151,7 +151,7 @@ uint32_t kvcache_shared_tokens(const kvcache *kv, uint32_t list) {
 bool kvcache_is_writable(const kvcache *kv, uint32_t list, uint32_t begin, uint32_t end) {
     const page_list *l = list_at(kv, list);
     if (begin >= end) return false;
-    uint32_t first = begin / kv->config.page_tokens, last = (end - 1) / kv->config.page_tokens;
+    uint32_t first = begin / kv->config.page_tokens, last = end - begin == 1 ? first : (end - 1) / kv->config.page_tokens;
     if (first < l->shared_count || last >= l->page_count) return false;
     for (uint32_t i = first; i <= last; i++)
         if (kv->pool.holders[pages_of(kv, list)[i]] != 1) return false;

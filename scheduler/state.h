@@ -108,4 +108,5 @@ void life_end(scheduler *s, uint32_t index);                           /* any ->
 
 void     candidate_set(scheduler *s, uint32_t index); /* gives it a slot; the one before loses its own */
 void     candidate_clear(scheduler *s);
+bool     runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by the order's key, then by arrival */
 uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index); /* where it is or would go */

@@ -13,6 +13,7 @@ typedef struct {
 } command;
 
 int cmd_serve(int argc, char **argv);
+int cmd_render(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
