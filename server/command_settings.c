@@ -11,14 +11,9 @@ static const option_row shared_rows[] = {
 enum { SHARED_ROWS = sizeof shared_rows / sizeof *shared_rows };
 
 static void print_help(const command_settings *c) {
-    command_settings scratch = *c; /* listing the command's own flags sets them to their defaults */
-    buf              text;
+    buf text;
     buf_init(&text, 1 << 20);
     buf_str(&text, c->usage);
-    options *own = options_new(shared_rows, SHARED_ROWS, &scratch);
-    if (c->own_row_count) options_add(own, c->own_rows, c->own_row_count, c->own_values);
-    options_help(own, &text, NULL, 0);
-    options_free(own);
     options_help(c->options, &text, settings_engine_sections, SETTINGS_ENGINE_SECTIONS);
     fputs(text.data, stdout);
     buf_free(&text);
