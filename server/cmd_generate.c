@@ -231,7 +231,7 @@ static void listen(generation *g) {
 /* ---- figures ---- */
 
 typedef struct {
-    double   prefill_tokens_per_s, decode_tokens_per_s, ms_per_token, bytes_per_step, step_s, host_share;
+    double   prefill_tokens_per_s, decode_tokens_per_s, ms_per_token, bytes_per_step, step_s, host_share, host_us_per_step;
     double   read_bytes_per_s; /* of this machine, measured after the answer; 0: the device is not this machine */
     uint64_t digest;           /* XXH64 of the logits that the last token was drawn from */
 } figures;
@@ -267,6 +267,7 @@ static void measure_decode(const generation *g, const engine_snapshot *end, figu
     out->step_s = seconds / (double)steps;
     out->bytes_per_step =
         (double)(end->device.weight_bytes - g->steady.device.weight_bytes) / (double)steps + kv_bytes_per_step(g);
+    out->host_us_per_step = host_ns / (double)steps / 1e3;
     out->host_share = host_ns / (host_ns + (double)(op_ns(&end->device) - op_ns(&g->steady.device)));
 }
 
@@ -304,10 +305,11 @@ static void print_line(const generation *g, const figures *f) {
 static void print_json(const generation *g, const figures *f) {
     printf("{\"device\":\"%s\",\"streams\":%u,\"prompt_tokens\":%llu,\"output_tokens\":%llu,\"prefill_tokens_per_s\":%.3f,"
            "\"decode_tokens_per_s\":%.3f,\"ms_per_token\":%.4f,\"step_ms\":%.4f,\"bytes_per_step\":%.0f,"
-           "\"read_bytes_per_s\":%.0f,\"bandwidth_share\":%.4f,\"host_share\":%.5f,\"logits_xxh64\":\"%016llx\"}\n",
+           "\"read_bytes_per_s\":%.0f,\"bandwidth_share\":%.4f,\"host_share\":%.5f,\"host_us_per_step\":%.2f,\"logits_"
+           "xxh64\":\"%016llx\"}\n",
            engine_device_name(g->engine), g->flags.streams, (unsigned long long)g->prompt_tokens,
            (unsigned long long)g->output_tokens, f->prefill_tokens_per_s, f->decode_tokens_per_s, f->ms_per_token,
-           1e3 * f->step_s, f->bytes_per_step, f->read_bytes_per_s, bandwidth_share(f), f->host_share,
+           1e3 * f->step_s, f->bytes_per_step, f->read_bytes_per_s, bandwidth_share(f), f->host_share, f->host_us_per_step,
            (unsigned long long)f->digest);
 }
 
