@@ -1,6 +1,7 @@
 #include "server/http.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -254,6 +255,7 @@ static void write_head(http_conn *c, const http_reply *r) {
 static void finish(http_conn *c) {
     forget_request(c);
     c->exchange = NULL;
+    c->close_after |= c->server->draining; /* a stream may have begun before */
     set_state(c, c->close_after ? CONN_LINGER : CONN_IDLE);
     if (c->close_after) buf_free(&c->ahead), c->ahead_begin = 0;
 }
@@ -269,8 +271,8 @@ void http_answer(http_conn *c, const http_reply *r) {
 
 void http_refuse(http_conn *c, int status, const char *reason) {
     char body[512];
-    int  n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s.\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
-                      reason, status < 500 ? "invalid_request_error" : "server_error");
+    int  n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%c%s.\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
+                      toupper((unsigned char)reason[0]), reason + 1, status < 500 ? "invalid_request_error" : "server_error");
     c->server->refused++;
     c->close_after = true;
     c->head_only = false;

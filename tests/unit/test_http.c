@@ -506,6 +506,12 @@ static void draining_closes_each_connection_after_its_answer(void **state) {
     feed(&f, "GET /a HTTP/1.1\r\n" HOST "\r\nGET /b HTTP/1.1\r\n" HOST "\r\n");
     assert_int_equal(f.requests, 1);
     assert_non_null(strstr(out(&f), "Connection: close"));
+    stop(&f), start(&f);
+    feed(&f, "POST /later HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+    http_stream_begin(&f.conn, &(http_reply){.status = 200, .type = "text/event-stream"});
+    f.server.draining = true; /* in the middle of a stream */
+    http_stream_end(&f.conn, false);
+    assert_int_equal(f.conn.state, CONN_LINGER);
     stop(&f);
 }
 
