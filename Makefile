@@ -83,7 +83,7 @@ install: $(BUILD)/penstock ## install the daemon, its default model, docs and an
 
 packages:
 	@scripts/install-packages.sh
-programs: $(UNIT_TESTS) $(FUZZERS)
+programs: $(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
 fuzzers: $(FUZZERS)
 
 clean: ## remove what was built
