@@ -3,7 +3,7 @@
  * Order of a stream: for each choice a role chunk with empty content, its text, an empty delta with the finish reason; then
  * usage with empty choices where asked for; then [DONE]. A stream that fails ends with an error object and no [DONE], so
  * that no client takes it for complete. */
-#include <math.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,11 +141,9 @@ static void write_usage(const generation *g, buf *out) {
         if (i % g->choices_per_prompt == 0) cached += g->choices[i].ledger.cached_tokens;
     }
     buf_printf(out,
-               "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,\"prompt_tokens_details\":{"
-               "\"cached_tokens\":"
-               "%llu}}",
-               (unsigned long long)prompt, (unsigned long long)output, (unsigned long long)(prompt + output),
-               (unsigned long long)cached);
+               "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
+               ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}}",
+               prompt, output, prompt + output, cached);
 }
 
 /* The members that every chunk and every answer begins with. */

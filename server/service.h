@@ -105,4 +105,5 @@ void api_request(void *sv, http_conn *c);
 void api_gone(void *sv, http_conn *c);
 void api_drained(void *sv, http_conn *c);
 
-extern const char page_begin[], page_end[]; /* server/page/index.html */
+extern const char     page_html[]; /* server/page/index.html */
+extern const uint64_t page_html_bytes;
