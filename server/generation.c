@@ -307,8 +307,7 @@ static void end_choice(generation *g, generation_choice *k, const engine_event *
 
 /* Text that a slow reader does not take is kept until it is too much: then the reader is cut off. */
 static bool reader_too_slow(generation *g) {
-    const http_conn *c = g->base.conn;
-    uint64_t         held = c->out.size + c->in_flight;
+    uint64_t held = g->base.conn->out.size;
     for (uint32_t i = 0; i < g->choice_count; i++)
         held += g->choices[i].text.text.size + g->choices[i].text.entry_count * sizeof(logprob_entry) +
                 g->choices[i].text.top_count * sizeof(logprob_top);

@@ -289,14 +289,14 @@ void http_stream_begin(http_conn *c, const http_reply *r) {
 }
 
 /* A chunk's size comes before its bytes, so room for it is left and filled in afterwards: no second buffer, no copy. */
-enum { CHUNK_HEAD_BYTES = 8 };
+enum { CHUNK_HEAD_BYTES = 10 };
 
 buf *http_chunk_begin(http_conn *c) {
     assert(c->state == CONN_STREAM && !c->chunk_open);
     c->chunk_open = true;
     output(c);
     c->chunk_at = c->out.size;
-    if (c->chunked) buf_append(&c->out, "000000\r\n", CHUNK_HEAD_BYTES);
+    if (c->chunked) buf_append(&c->out, "00000000\r\n", CHUNK_HEAD_BYTES);
     return &c->out;
 }
 
@@ -305,14 +305,13 @@ void http_chunk_end(http_conn *c) {
     c->chunk_open = false;
     if (!c->chunked) return;
     size_t n = c->out.size - c->chunk_at - CHUNK_HEAD_BYTES;
-    char   digits[8];
+    char   digits[24];
     if (n == 0) {
         c->out.size = c->chunk_at; /* an empty chunk would be the end */
         return;
     }
-    assert(n < 1 << 24);
-    snprintf(digits, sizeof digits, "%06zx", n);
-    memcpy(c->out.data + c->chunk_at, digits, 6);
+    snprintf(digits, sizeof digits, "%08zx", n); /* OUT_MAX_BYTES has no more digits */
+    memcpy(c->out.data + c->chunk_at, digits, 8);
     buf_append(&c->out, "\r\n", 2);
 }
 
