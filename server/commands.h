@@ -15,6 +15,8 @@ typedef struct {
 int cmd_serve(int argc, char **argv);
 int cmd_render(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
+int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
 /* Prints "penstock NAME: sentence" to stderr and returns the exit status that goes with it. */
