@@ -202,19 +202,14 @@ static value unsafe_attribute(render *r, value owner, const text *name) {
     return jinja_undefined_hint(r, jinja_cstr(r, hint));
 }
 
-static bool is_in(const text *name, const char *words) {
-    size_t      n = name->size;
-    const char *at = words;
-    while ((at = memmem(at, strlen(at), name->data, n)))
-        if ((at == words || at[-1] == ' ') && (at[n] == ' ' || at[n] == 0)) return n > 0;
-        else at++;
-    return false;
-}
-
 /* Methods that change a list or dict exist, but the sandbox does not let a template call them. */
 static bool changes_its_owner(value owner, const text *name) {
-    if (owner.kind == V_LIST) return is_in(name, "append clear pop reverse insert sort extend remove");
-    return owner.kind == V_DICT && is_in(name, "clear pop popitem setdefault update");
+    static const char *const of_list[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL},
+                             *const of_dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
+    if (owner.kind != V_LIST && owner.kind != V_DICT) return false;
+    for (const char *const *word = owner.kind == V_LIST ? of_list : of_dict; *word; word++)
+        if (text_is(name, *word, strlen(*word))) return true;
+    return false;
 }
 
 static value group_attribute(value owner, const text *name) {
