@@ -4,10 +4,13 @@ PREFIX ?= /usr/local
 CC     ?= cc
 MODE   ?= release
 PYTHON ?= python3
+ARGS   ?=
+FUZZ_SECONDS ?= 60
 
 FLAGS_release = -O3 -g1
-FLAGS_asan    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-FLAGS_tsan    = -O1 -g -fsanitize=thread
+QUIET_sanitized = -Wno-unknown-warning-option -Wno-format-truncation -Wno-maybe-uninitialized # gcc's guesses there are wrong
+FLAGS_asan    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer $(QUIET_sanitized)
+FLAGS_tsan    = -O1 -g -fsanitize=thread $(QUIET_sanitized)
 FLAGS_fuzz    = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 
 CFLAGS  += -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith -Werror \
@@ -26,40 +29,101 @@ SOURCES = $(foreach d,$(FOLDERS),$(wildcard $d/*.c))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
-all: $(BUILD)/penstock
+# Each test, fuzz target and bench is a program of one file that links the whole library.
+UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
+FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCHES    = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
+
+MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
+all: $(BUILD)/penstock ## build build/penstock
+
+serve: packages ## install what is missing, build, start the daemon on 127.0.0.1:8080 (ARGS="--port 9000 ...")
+	$(MAKE_ALL) all
+	@exec $(BUILD)/penstock serve --model models/embedded $(ARGS)
+
+check: packages ## install what is missing, build, run every test
+	$(MAKE_ALL) all programs
+	@$(PYTHON) tests/run.py --build $(BUILD) $(UNIT_TESTS) $(FUZZERS) --rules --python
+
+unit: $(UNIT_TESTS) ## run the C tests only
+	@$(PYTHON) tests/run.py --build $(BUILD) $(UNIT_TESTS)
+
+asan: ## run the C tests under the address and undefined-behaviour sanitizers
+	$(MAKE_ALL) MODE=asan BUILD=$(BUILD)-asan all programs
+	@$(PYTHON) tests/run.py --build $(BUILD)-asan $(patsubst $(BUILD)/%,$(BUILD)-asan/%,$(UNIT_TESTS) $(FUZZERS))
+
+tsan: ## run the C tests under the thread sanitizer
+	$(MAKE_ALL) MODE=tsan BUILD=$(BUILD)-tsan all programs
+	@$(PYTHON) tests/run.py --build $(BUILD)-tsan $(patsubst $(BUILD)/%,$(BUILD)-tsan/%,$(UNIT_TESTS))
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (needs clang)
+	$(MAKE_ALL) MODE=fuzz BUILD=$(BUILD)-fuzz CC=clang fuzzers
+	@scripts/fuzz.sh $(BUILD)-fuzz/tests/fuzz $(FUZZ_SECONDS)
+
+bench: $(BUILD)/penstock $(BENCHES) ## run the benches (docs/benchmarks.md says what they mean)
+	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
+
+lint: ## formatting, static checks of C and shell (each tool where it is installed)
+	@scripts/lint.sh $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
+
+format: ## format every C file as .clang-format says
+	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
+
+docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
+	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
+
+install: $(BUILD)/penstock ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
+	install -D $(BUILD)/penstock $(DESTDIR)$(PREFIX)/bin/penstock
+	install -d $(DESTDIR)$(PREFIX)/share/penstock/models/embedded $(DESTDIR)$(PREFIX)/share/doc/penstock
+	install -m 644 $(wildcard models/embedded/*.*) $(DESTDIR)$(PREFIX)/share/penstock/models/embedded
+	install -m 644 README.md LICENSE $(wildcard docs/*.*) $(DESTDIR)$(PREFIX)/share/doc/penstock
+	$(BUILD)/penstock serve --dump-config > $(DESTDIR)$(PREFIX)/share/doc/penstock/penstock.conf
+
+packages:
+	@scripts/install-packages.sh
+programs: $(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
+fuzzers: $(FUZZERS)
+
+clean: ## remove what was built
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+# ---- how things are built (V=1 shows the commands) ----
+
+say = $(if $(V),,@echo "  $(1) $@";)
 
 $(BUILD)/penstock: $(BUILD)/server/main.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 
 $(BUILD)/libpenstock.a: $(LIBRARY)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,pack) ar rcs $@ $^
 
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
-$(BUILD)/server/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H)
-$(BUILD)/%.o: %.c
+# Strict: without it llhttp accepts a space before a header's colon, and any two bytes where a chunk's CRLF belongs.
+$(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
+$(BUILD)/models/random.o: $(wildcard models/random/*.json)
+$(BUILD)/server/page.o: server/page/index.html
+$(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
-$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
+	$(call say,cc  ) $(CC) $(CFLAGS) -c -o $@ $<
+$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -w -c -o $@ $<
+	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
-# One program per test file; each links the whole library and names its tests as sentences (CMocka).
-UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
-$(BUILD)/tests/%: tests/%.c $(BUILD)/libpenstock.a
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libpenstock.a -lcmocka $(LDLIBS)
-$(BUILD)/bench/%: bench/%.c $(BUILD)/libpenstock.a
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libpenstock.a $(LDLIBS)
+# A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libpenstock.a
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libpenstock.a
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-unit: $(UNIT_TESTS)
-	@failed=0; for t in $(UNIT_TESTS); do echo "== $$t"; $$t || failed=1; done; exit $$failed
-
-clean:
-	rm -rf $(BUILD)
-
-.PHONY: all unit clean
+.PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs fuzzers clean help
 .SECONDARY:
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

@@ -22,10 +22,11 @@ typedef enum {
 } option_kind;
 
 typedef struct {
-    const char *section, *name;
+    const char *section;     /* of the file; NULL: a flag only (--check), in no file, dump or docs page */
+    const char *name;
     option_kind kind;
     size_t      offset;      /* of the field in the settings struct */
-    double      min, max;
+    double      min, max;    /* both 0: no bounds beyond the kind's own */
     const char *default_text; /* parsed like any other value; NULL: none (0, NULL, false) */
     const char *choices;
     const char *argument;    /* how --help names the value: "DIR", "N", "SIZE" */
@@ -38,12 +39,19 @@ typedef struct options options;
 /* `settings` is the struct the rows' offsets point into; filled with defaults. Both outlive the options. */
 options *options_new(const option_row *rows, size_t row_count, void *settings);
 void     options_free(options *o);
+/* Rows of a second table with a struct of its own: what one command takes beside the settings all share. */
+void options_add(options *o, const option_row *rows, size_t row_count, void *settings);
 
 int options_read_file(options *o, const char *path, error *err); /* whole file or nothing; names file and line */
-/* Consumes --name VALUE, --name=VALUE, --no-name from argv[first..argc); what is left over is returned in *rest_*. */
+int options_read_text(options *o, const char *path, const char *text, size_t n, error *err); /* `path` for sentences */
+/* Consumes --name VALUE, --name=VALUE, --no-name from argv[1..argc); the words that are left over (all of them after
+ * "--") go to rest[0..*rest_count). The command line wins over a file, whichever is read first. */
 int options_read_args(options *o, int argc, char **argv, const char **rest, size_t rest_max, size_t *rest_count, error *err);
 
 void options_help(const options *o, buf *out, const char *const *sections, size_t section_count); /* NULL: all */
-void options_dump(const options *o, buf *out);     /* key = value   # default | file:line | command line */
+void options_dump(const options *o, buf *out);     /* key = value   # default | file:line | command line; a valid file */
 void options_markdown(const options *o, buf *out); /* the page in docs/configuration.md */
 bool options_was_set(const options *o, const char *name);
+
+/* Which word of "a|b|c" the value is (a choice that was read is always one of them): enums in the order of the words. */
+int option_choice_index(const char *choices, const char *value);

@@ -20,18 +20,18 @@
 #include "engine/program.h"
 #include "models/checkpoint.h"
 
-enum { TOP_LOGPROBS_MAX = 20, LOGIT_BIAS_MAX = 1024, BANNED_MAX = 16 };
+enum { TOP_LOGPROBS_MAX = 20, LOGIT_BIAS_MAX = 1024, BANNED_MAX = MODEL_EOS_MAX + 16 };
 
 typedef struct {
-    float    temperature; /* 0: greedy; ties go to the lower id */
-    uint32_t top_k;       /* 0: all */
-    float    top_p, min_p;
-    float    repetition_penalty, frequency_penalty, presence_penalty; /* 1, 0, 0: off */
-    uint64_t seed;
-    uint32_t       bias_count;
+    float           temperature; /* 0: greedy; ties go to the lower id */
+    uint32_t        top_k;       /* 0: all */
+    float           top_p, min_p;
+    float           repetition_penalty, frequency_penalty, presence_penalty; /* 1, 0, 0: off */
+    uint64_t        seed;
+    uint32_t        bias_count;
     const uint32_t *bias_ids; /* request memory */
     const float    *bias_values;
-    int8_t   top_logprobs; /* -1: no log-probabilities at all; 0..TOP_LOGPROBS_MAX alternatives beside the chosen one */
+    int8_t top_logprobs; /* -1: no log-probabilities at all; 0..TOP_LOGPROBS_MAX alternatives beside the chosen one */
 } sampling;
 
 /* One run of consecutive tokens of one sequence among the rows of a batch. */
@@ -62,31 +62,32 @@ typedef struct {
 
 typedef struct {
     uint32_t token;
-    float    logprob;   /* of the token, from the distribution before temperature and cuts (as OpenAI's); valid if asked for */
+    float    logprob; /* of the token, from the distribution before temperature and cuts (as OpenAI's); valid if asked for */
     uint32_t top_count; /* alternatives, best first */
     uint32_t top_ids[TOP_LOGPROBS_MAX];
     float    top_logprobs[TOP_LOGPROBS_MAX];
-    bool     corrupt;   /* a logit was NaN: the sequence must fail */
+    bool     corrupt; /* a logit was NaN: the sequence must fail */
 } sampled;
 
 typedef struct {
-    uint32_t threads;      /* cpu: workers, this thread included; 0: as many as CPUs allowed */
-    uint32_t rows_max;     /* rows of one batch */
-    uint32_t outputs_max;  /* sampled rows of one batch */
-    uint32_t page_count, page_tokens;
-    uint32_t frame_count, frame_rows;
-    uint32_t context_max;
-    bool     map_weights;  /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
-    const char *isa;       /* cpu: "auto", "avx512", "avx2", "plain" */
+    uint32_t    threads;     /* cpu: workers, this thread included; 0: as many as CPUs allowed */
+    uint32_t    rows_max;    /* rows of one batch */
+    uint32_t    outputs_max; /* sampled rows of one batch */
+    uint32_t    page_count, page_tokens;
+    uint32_t    frame_count, frame_rows;
+    uint32_t    context_max;
+    bool        map_weights;  /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
+    const char *isa;          /* cpu: "auto", "avx512", "avx2", "plain" */
     const char *sim_hardware; /* sim: a row of its hardware table */
-    bool     sim_realtime;    /* sim: sleep for the costed time (in the daemon) instead of only counting it */
-    void   (*progress)(void *context, const char *what, uint64_t done_bytes, uint64_t total_bytes); /* while loading; may be NULL */
-    void    *progress_context;
+    bool        sim_realtime; /* sim: sleep for the costed time (in the daemon) instead of only counting it */
+    void (*progress)(void *context, const char *what, uint64_t done_bytes,
+                     uint64_t total_bytes); /* while loading; may be NULL */
+    void *progress_context;
 } device_config;
 
 /* Rows of the memory plan (penstock plan). */
 typedef struct {
-    const char *name; /* "weights", "KV pages", "frames", "row buffers", "workspace" */
+    const char *name;      /* "weights", "KV pages", "frames", "row buffers", "workspace" */
     bool        on_device; /* false: host memory beside the device's (for cpu everything is host memory: all true) */
     uint64_t    bytes;
 } memory_row;
@@ -94,8 +95,8 @@ enum { MEMORY_ROWS_MAX = 16 };
 typedef struct {
     memory_row rows[MEMORY_ROWS_MAX];
     uint32_t   row_count;
-    uint64_t   page_bytes;       /* of one KV page over all layers */
-    uint64_t   available_bytes;  /* what the device has for us, 0: unknown */
+    uint64_t   page_bytes;      /* of one KV page over all layers */
+    uint64_t   available_bytes; /* what the device has for us, 0: unknown */
 } memory_plan;
 
 typedef struct device device;
@@ -110,18 +111,19 @@ typedef struct {
     /* Why this device can or cannot run here, in one sentence; used by --device auto. */
     bool (*available)(char *why, size_t why_size);
     /* Fills bytes for these facts and sizes, without opening anything. */
-    int  (*plan_memory)(const model_facts *f, const program *p, const device_config *c, memory_plan *out, error *err);
-    int  (*open)(device **out, const checkpoint *c, const program *p, const device_config *config, error *err);
+    int (*plan_memory)(const model_facts *f, const program *p, const device_config *c, memory_plan *out, error *err);
+    int (*open)(device **out, const checkpoint *c, const program *p, const device_config *config, error *err);
     void (*close)(device *d);
-    int  (*bind)(device *d, const batch *b, error *err);             /* the rows of the calls that follow */
-    int  (*run_op)(device *d, uint32_t op_index, error *err);        /* over all bound rows (outputs for the last three) */
-    int  (*save_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
-    int  (*load_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
-    int  (*move_rows)(device *d, uint16_t live, uint32_t from_row, uint32_t to_row, uint32_t count); /* to <= from; may overlap */
-    int  (*collect)(device *d, sampled *out, error *err);            /* [output_count] of the last bind */
-    int  (*read_logits)(device *d, uint32_t output, float *out);     /* [vocab] of the last batch, before penalties */
+    int (*bind)(device *d, const batch *b, error *err);      /* the rows of the calls that follow */
+    int (*run_op)(device *d, uint32_t op_index, error *err); /* over all bound rows (outputs for the last three) */
+    int (*save_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
+    int (*load_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
+    int (*move_rows)(device *d, uint16_t live, uint32_t from_row, uint32_t to_row,
+                     uint32_t count);                           /* to <= from; may overlap */
+    int (*collect)(device *d, sampled *out, error *err);        /* [output_count] of the last bind */
+    int (*read_logits)(device *d, uint32_t output, float *out); /* [vocab] of the last batch, before penalties */
     void (*read_stats)(const device *d, device_stats *out);
-    uint64_t (*now_us)(const device *d); /* sim: its virtual clock; others: the monotonic clock */
+    uint64_t (*now_us)(const device *d); /* any thread; sim: its virtual clock; others: the monotonic clock */
 } device_api;
 
 extern const device_api device_cpu, device_sim;

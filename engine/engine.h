@@ -15,14 +15,14 @@
 typedef struct engine engine;
 
 typedef struct {
-    const char *model;        /* folder or random:NAME */
-    const char *device;       /* auto, cpu, cuda, sim */
-    uint32_t    context_max;  /* 0: the model's */
-    uint64_t    kv_cache_bytes; /* 0: a sensible share of what is free */
-    device_config    device_settings;   /* page_count, rows_max ... left 0 are derived */
+    const char      *model;              /* folder or random:NAME */
+    const char      *device;             /* auto, cpu, cuda, sim */
+    uint32_t         context_max;        /* 0: the model's */
+    uint64_t         kv_cache_bytes;     /* 0: a sensible share of what is free */
+    device_config    device_settings;    /* page_count, rows_max ... left 0 are derived */
     scheduler_config scheduler_settings; /* likewise */
-    void (*wake)(void *context); /* called on the engine thread when the ring becomes non-empty; must not block */
-    void  *wake_context;
+    void (*wake)(void *context); /* called on the engine thread after a step put something into the ring; must not block */
+    void *wake_context;
 } engine_config;
 
 /* `penstock plan` and the first thing engine_open does: sizes every pool and says whether it fits. The derived sizes are
@@ -62,15 +62,15 @@ typedef struct {
 } request_ledger;
 
 typedef struct {
-    uint64_t id;
-    bool     has_token; /* `token` is valid; a finishing event may carry the last token as well */
-    bool     finished;
-    sampled  token;
-    bool     token_is_stop;  /* the token is an end-of-sequence or stop id: not part of the text */
-    finish_reason reason;    /* if finished */
-    uint32_t stop_id;        /* FINISH_STOP: which id */
-    const char *message;     /* FINISH_ERROR: a static sentence */
-    request_ledger ledger;   /* filled from admission on */
+    uint64_t       id;
+    bool           has_token; /* `token` is valid; a finishing event may carry the last token as well */
+    bool           finished;
+    sampled        token;
+    bool           token_is_stop; /* the token is an end-of-sequence or stop id: not part of the text */
+    finish_reason  reason;        /* if finished */
+    uint32_t       stop_id;       /* FINISH_STOP: which id */
+    const char    *message;       /* FINISH_ERROR: a static sentence */
+    request_ledger ledger;        /* filled from admission on */
 } engine_event;
 
 /* Copies up to `max` events, in order; returns how many. One consumer. */
@@ -81,12 +81,12 @@ bool engine_wait(engine *e, uint32_t timeout_ms);
 typedef struct {
     scheduler_stats scheduler;
     device_stats    device;
-    uint64_t passes_done, pass_started_us; /* pass_started_us 0: idle */
-    uint64_t last_progress_us;             /* operator boundary last crossed; for health */
-    uint64_t plan_ns_total, host_ns_total; /* host time outside operators */
-    uint64_t weights_bytes, page_bytes;
-    uint32_t page_count, page_tokens;
-    char     failed[256]; /* a device error: the sentence; the engine accepts nothing more */
+    uint64_t        passes_done, pass_started_us; /* pass_started_us 0: idle */
+    uint64_t        last_progress_us;             /* operator boundary last crossed; for health */
+    uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
+    uint64_t        weights_bytes, page_bytes;
+    uint32_t        page_count, page_tokens;
+    char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 void engine_read_snapshot(engine *e, engine_snapshot *out); /* never waits for the engine thread */
 

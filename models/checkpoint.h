@@ -8,11 +8,12 @@
 #include "base/buf.h"
 #include "models/facts.h"
 
+/* clang-format off */
 typedef enum {
-    ROLE_EMBED,       /* [vocab, width] */
-    ROLE_FINAL_NORM,  /* [width] */
-    ROLE_LM_HEAD,     /* [vocab, width]; the embedding where tied */
-    ROLE_ATTN_NORM,   /* [width] */
+    ROLE_EMBED,      /* [vocab, width] */
+    ROLE_FINAL_NORM, /* [width] */
+    ROLE_LM_HEAD,    /* [vocab, width]; the embedding where tied */
+    ROLE_ATTN_NORM,  /* [width] */
     ROLE_Q, ROLE_K, ROLE_V,                /* [heads*head_dim, width], [kv_heads*head_dim, width] twice */
     ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, /* [rows of the matrix] */
     ROLE_Q_NORM, ROLE_K_NORM,              /* [head_dim], or [rows of the matrix] for QK_NORM_FULL */
@@ -26,13 +27,14 @@ typedef enum {
     ROLE_SHARED_ROUTER,                    /* [1, width] */
     ROLE_COUNT
 } tensor_role;
+/* clang-format on */
 
 typedef struct {
     dtype       type;
     uint32_t    rows, cols; /* a vector has rows 1 */
-    const void *data;       /* row-major, possibly unaligned to the element; NULL: draw from `seed` (tensor_random_row) */
+    const void *data;       /* row-major, aligned to the element; NULL: draw from `seed` (tensor_random_row) */
     uint64_t    seed;
-    float       scale;      /* random: standard deviation; 0: all ones (norms) */
+    float       scale; /* random: standard deviation; 0: all ones (norms); negative: all zeros (biases) */
 } tensor;
 
 typedef struct checkpoint checkpoint;
@@ -43,20 +45,22 @@ void checkpoint_close(checkpoint *c);
 
 const model_facts *checkpoint_facts(const checkpoint *c);
 const char        *checkpoint_dir(const checkpoint *c); /* where the tokenizer files are; NULL for random: */
-bool               checkpoint_has(const checkpoint *c, tensor_role role, uint32_t layer, uint32_t expert);
+/* Whether there is such a tensor: a role the model has, a layer and an expert in range. Always so for ROLE_LM_HEAD. */
+bool checkpoint_has(const checkpoint *c, tensor_role role, uint32_t layer, uint32_t expert);
 /* The tensor must exist by the facts (checked at open); layer and expert are ignored where the role has none. */
-tensor             checkpoint_tensor(const checkpoint *c, tensor_role role, uint32_t layer, uint32_t expert);
-uint64_t           checkpoint_bytes(const checkpoint *c); /* of all tensors, as stored */
+tensor   checkpoint_tensor(const checkpoint *c, tensor_role role, uint32_t layer, uint32_t expert);
+uint64_t checkpoint_bytes(const checkpoint *c); /* of all tensors, as stored; a tied lm_head counts once */
 
 /* Tells the kernel that the mapped bytes of this tensor will be read soon / not again. */
 void checkpoint_will_read(const checkpoint *c, const tensor *t);
 void checkpoint_was_read(const checkpoint *c, const tensor *t);
 
-/* Row `row` of a random tensor, `cols` values of its type, from base/rng.h: the same on every device. */
+/* Row `row` of a random tensor (bf16 or f32), `cols` values of its type, from base/rng.h: the same on every device
+ * (the rule is in models/random.c). Threads may draw different rows at once. */
 void tensor_random_row(const tensor *t, uint32_t row, void *out);
 
-/* Writes "random:NAME" names for --help. */
-const char *checkpoint_random_name(uint32_t i); /* NULL past the end */
+/* The shapes there are, as given to checkpoint_open ("random:llama-160m"), for --help; NULL past the end. */
+const char *checkpoint_random_name(uint32_t i);
 
-/* `penstock inspect`: facts, tensors by role, bytes. */
+/* `penstock inspect`: facts, tensors by role, bytes; some ten lines of text. */
 void checkpoint_describe(const checkpoint *c, buf *out);

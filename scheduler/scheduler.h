@@ -17,23 +17,27 @@
 typedef struct scheduler scheduler;
 
 /* The five axes. A value that is not in this list is refused by scheduler_new with a sentence. */
-typedef enum { ORDER_FCFS } order_policy;
-typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE } admission_policy;
-typedef enum { SLICING_CHUNKED, SLICING_WHOLE } slicing_policy;
-typedef enum { RECLAIM_RECOMPUTE } reclaim_policy;
-typedef enum { RETENTION_LRU } retention_policy;
+typedef enum { ORDER_FCFS, ORDER_COUNT } order_policy;
+typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_COUNT } admission_policy;
+typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_COUNT } slicing_policy;
+typedef enum { RECLAIM_RECOMPUTE, RECLAIM_COUNT } reclaim_policy;
+typedef enum { RETENTION_LRU, RETENTION_COUNT } retention_policy;
 
 typedef struct {
     /* bounds */
-    uint32_t running_max;      /* sequences that hold pages at once */
-    uint32_t waiting_max;      /* accepted and not yet running */
+    uint32_t running_max;        /* sequences that hold pages at once */
+    uint32_t waiting_max;        /* accepted and not yet running */
     uint32_t waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
-    uint32_t context_max;      /* prompt + output of one sequence */
-    uint32_t batch_tokens_max; /* rows of one pass */
-    uint32_t chunk_tokens;     /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
+    uint32_t context_max;        /* prompt + output of one sequence */
+    uint32_t batch_tokens_max;   /* rows of one pass; > running_max, so that decodes never take them all */
+    uint32_t chunk_tokens;       /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
     uint32_t page_count, page_tokens;
-    uint32_t frame_count, frame_tokens; /* suspended slices, and the most rows of one */
-    uint32_t op_count;                  /* operators of the program; slices cover [0, op_count) in the end */
+    /* Suspended passes, and the rows of one; 0, 0: nothing is ever suspended. A pass with a slice wider than frame_tokens
+     * cannot be stopped, so batch_tokens_max is its natural size. */
+    uint32_t        frame_count, frame_tokens;
+    uint32_t        op_count; /* operators of the program; slices cover [0, op_count) in the end */
+    const uint32_t *op_cuts;  /* SLICING_LAYERED: rising operators in (0, op_count) where a planned slice may end; copied */
+    uint32_t        op_cut_count;
     /* policies */
     order_policy     order;
     admission_policy admission;
@@ -64,20 +68,29 @@ bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id);
 bool scheduler_is_live(const scheduler *s, uint64_t id);
 
 #define NO_FRAME UINT32_MAX
+/* Where a suspended slice's rows lie. Slices of one pass share a frame, so one frame is one stopped pass, however many
+ * prompts it had; a slice that is taken up later may be cut by tokens, and then takes only its part of the rows. */
+typedef struct {
+    uint32_t frame; /* NO_FRAME: none */
+    uint32_t row;   /* of the slice's first token; row + its tokens <= frame_tokens */
+} frame_place;
+
 typedef struct {
     uint64_t id;
     uint32_t slot;                   /* of a running sequence, < running_max; stable while it runs */
     uint32_t token_begin, token_end; /* positions in the sequence (prompt and generated) */
-    uint32_t op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in */
-    uint32_t frame_in;               /* NO_FRAME where op_begin is 0 */
-    uint32_t frame_out;              /* where the rows go if the slice ends before op_count, as planned or by a stop */
-    bool     samples;                /* the last row reaches the end and is the sequence's newest token: draw the next */
+    uint32_t op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in; op_end is op_count or at most where
+                                        the last layer ends (a stop, too: logits are not kept) */
+    frame_place frame_in;            /* none where op_begin is 0 */
+    frame_place frame_out;           /* for the rows if the slice ends before op_count, as planned or by a stop; the same
+                                        place as frame_in where there is one */
+    bool samples;                    /* the last row reaches the end and is the sequence's newest token: draw the next */
 } slice;
 
 typedef struct {
     uint32_t     slice_count;
     const slice *slices; /* decode rows (one token wide, uncut) first; owned by the scheduler until the next call */
-    uint32_t     decode_rows, prefill_rows;
+    uint32_t     decode_rows, prefill_rows; /* the first decode_rows slices are decodes */
     bool         stoppable; /* prefill only, every slice has a frame_out: may be stopped at an operator boundary */
 } plan;
 
@@ -91,7 +104,8 @@ typedef struct {
 } slice_outcome;
 /* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples. */
 void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes);
-/* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out. */
+/* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out; a slice that had
+ * not joined yet (op_begin > op) is where it was, in its frame_in. At least one operator was done. */
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
 
 /* ---- views ---- */
@@ -99,6 +113,15 @@ void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
 const uint32_t *scheduler_pages(const scheduler *s, uint32_t slot, uint32_t *count);
 /* Prompt tokens of the sequence that were found in the cache when it was (last) admitted. */
 uint32_t scheduler_cached_tokens(const scheduler *s, uint32_t slot);
+
+typedef struct {
+    bool     running;      /* else waiting */
+    uint32_t slot;         /* if running */
+    uint32_t known_tokens; /* prompt and generated */
+    uint32_t done_tokens;  /* of those, crossed all operators; 0 while waiting */
+    uint32_t cached_tokens, preemptions, recomputed_tokens;
+} scheduler_progress;
+bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress *out); /* false: not live */
 
 typedef struct {
     uint32_t running, waiting;

@@ -1,0 +1,261 @@
+/* bench/scheduler.c: what deciding costs. No device: the engine here only appends the token it is asked for.
+ *
+ *     build/bench/scheduler [SECONDS_PER_ROW]
+ *
+ * plan         256 sequences decode, N wait, a few finish in each pass and the next are admitted (prefix lookup, pages and
+ *              slices included); mean and p99.9 of scheduler_plan, and the mean of scheduler_pass_done beside it
+ * arrivals     a random waiting request is cancelled and another submitted, at N waiting
+ * simulator    events a second of a simulation without checks (arrivals, cancellations, whole passes); most are passes, and
+ *              cost by their rows
+ *
+ * Each row is the median of several repetitions: machines that are shared have moods. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "scheduler/scheduler.h"
+
+enum { REPETITIONS = 7, TOKENS_MAX = 512, SAMPLES_MAX = 1 << 20 };
+
+typedef struct {
+    scheduler     *s;
+    rng            random;
+    uint32_t       live_max;
+    uint32_t      *tokens;    /* [live_max][TOKENS_MAX]; id % live_max is the row */
+    uint32_t      *known;     /* [live_max] */
+    uint32_t      *free_rows; /* stack */
+    uint32_t       free_count;
+    uint64_t      *ids; /* [live_max] of the row */
+    uint64_t       now_us, next_id;
+    slice_outcome *outcomes;
+} load;
+
+static uint32_t below(load *l, uint32_t n) { return (uint32_t)rng_below(&l->random, n); }
+
+static scheduler_config config_for(uint32_t running, uint32_t waiting) {
+    return (scheduler_config){.running_max = running,
+                              .waiting_max = waiting,
+                              .context_max = TOKENS_MAX,
+                              .batch_tokens_max = 8192,
+                              .chunk_tokens = 512,
+                              .page_count = 16384,
+                              .page_tokens = 16,
+                              .frame_count = 4,
+                              .frame_tokens = 8192,
+                              .op_count = 400,
+                              .prefix_cache = true,
+                              .seed = 1};
+}
+
+static void load_open(load *l, uint32_t running, uint32_t waiting) {
+    error            err;
+    scheduler_config c = config_for(running, waiting);
+    *l = (load){.random = {.seed = 7}, .live_max = running + waiting + 1};
+    if (scheduler_new(&l->s, &c, &err) != OK) fatal("%s", err.text);
+    l->tokens = malloc((size_t)l->live_max * TOKENS_MAX * sizeof *l->tokens);
+    l->known = calloc(l->live_max, sizeof *l->known);
+    l->free_rows = calloc(l->live_max, sizeof *l->free_rows);
+    l->ids = calloc(l->live_max, sizeof *l->ids);
+    l->outcomes = calloc(c.batch_tokens_max, sizeof *l->outcomes);
+    if (!l->tokens || !l->known || !l->free_rows || !l->ids || !l->outcomes) fatal("out of memory");
+    for (uint32_t i = 0; i < l->live_max; i++) l->free_rows[l->free_count++] = l->live_max - 1 - i;
+}
+
+static void load_close(load *l) {
+    scheduler_free(l->s);
+    free(l->tokens);
+    free(l->known);
+    free(l->free_rows);
+    free(l->ids);
+    free(l->outcomes);
+}
+
+static uint32_t row_of(const load *l, uint64_t id) { return (uint32_t)(id % l->live_max); }
+
+/* 64 to 191 prompt tokens, the first 32 one of eight system prompts; outputs end at random after 128 on average. */
+static bool submit(load *l) {
+    if (l->free_count == 0) return false;
+    uint32_t  row = l->free_rows[--l->free_count], prompt = 64 + below(l, 128), family = below(l, 8);
+    uint32_t *tokens = l->tokens + (size_t)row * TOKENS_MAX;
+    for (uint32_t i = 0; i < prompt; i++) tokens[i] = i < 32 ? family : (uint32_t)(l->next_id * 2654435761u + i * 40503u);
+    l->known[row] = prompt;
+    l->ids[row] = ++l->next_id * l->live_max + row;
+    scheduler_request r = {
+        .id = l->ids[row], .tokens = tokens, .prompt_tokens = prompt, .output_tokens_max = TOKENS_MAX - prompt};
+    if (scheduler_submit(l->s, l->now_us, &r, NULL) == OK) return true;
+    l->free_rows[l->free_count++] = row;
+    l->ids[row] = 0;
+    return false;
+}
+
+static void forget(load *l, uint64_t id) {
+    l->ids[row_of(l, id)] = 0;
+    l->free_rows[l->free_count++] = row_of(l, id);
+}
+
+/* What the engine does between plan and report: appends the drawn tokens. */
+static void walk(load *l, const plan *p) {
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        if (!p->slices[i].samples) continue;
+        uint32_t row = row_of(l, p->slices[i].id), token = below(l, 50000);
+        l->tokens[(size_t)row * TOKENS_MAX + l->known[row]++] = token;
+        l->outcomes[i] = (slice_outcome){token, below(l, 128) == 0 || l->known[row] == TOKENS_MAX};
+    }
+}
+
+static void forget_finished(load *l, const plan *p) {
+    for (uint32_t i = 0; i < p->slice_count; i++)
+        if (p->slices[i].samples && l->outcomes[i].finished) forget(l, p->slices[i].id);
+}
+
+/* ---- figures ---- */
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double at_share(double *values, size_t count, double share) {
+    qsort(values, count, sizeof *values, by_value);
+    return values[(size_t)(share * (double)(count - 1))];
+}
+
+typedef struct {
+    double mean_us, p999_us, done_us, slices;
+} plan_cost;
+
+static double samples[SAMPLES_MAX];
+
+/* Keeps `waiting` requests in the queue and measures passes once everybody runs who can. */
+static plan_cost plan_row(load *l, uint32_t waiting, double seconds) {
+    scheduler_stats stats;
+    plan_cost       cost = {0};
+    size_t          count = 0;
+    uint64_t        until = 0;
+    for (uint32_t pass = 0; until == 0 || clock_ns() < until; pass++) {
+        for (scheduler_read_stats(l->s, &stats); stats.waiting < waiting && submit(l); stats.waiting++) {
+        }
+        plan     p;
+        uint64_t t0 = clock_ns();
+        bool     planned = scheduler_plan(l->s, ++l->now_us, &p);
+        uint64_t t1 = clock_ns();
+        if (!planned) fatal("nothing to plan");
+        walk(l, &p);
+        uint64_t t2 = clock_ns();
+        scheduler_pass_done(l->s, l->now_us, l->outcomes);
+        uint64_t t3 = clock_ns();
+        forget_finished(l, &p);
+        if (until == 0 && pass < 400) continue; /* until everybody runs */
+        if (until == 0) until = clock_ns() + (uint64_t)(seconds * 1e9);
+        if (count == SAMPLES_MAX) break;
+        samples[count++] = (double)(t1 - t0) / 1e3;
+        cost.mean_us += (double)(t1 - t0) / 1e3, cost.done_us += (double)(t3 - t2) / 1e3, cost.slices += p.slice_count;
+    }
+    cost.p999_us = at_share(samples, count, 0.999);
+    cost.mean_us /= (double)count, cost.done_us /= (double)count, cost.slices /= (double)count;
+    return cost;
+}
+
+static plan_cost plan_median(uint32_t running, uint32_t waiting, double seconds) {
+    double    mean[REPETITIONS], p999[REPETITIONS], done[REPETITIONS];
+    plan_cost one = {0};
+    load      l;
+    load_open(&l, running, waiting);
+    for (int i = 0; i < REPETITIONS; i++) {
+        one = plan_row(&l, waiting, seconds / REPETITIONS);
+        mean[i] = one.mean_us, p999[i] = one.p999_us, done[i] = one.done_us;
+    }
+    scheduler_check(l.s);
+    load_close(&l);
+    return (plan_cost){at_share(mean, REPETITIONS, 0.5), at_share(p999, REPETITIONS, 0.5), at_share(done, REPETITIONS, 0.5),
+                       one.slices};
+}
+
+/* At a full queue: cancels somebody at random and submits another. */
+static double arrivals_row(load *l, uint64_t *waiting_ids, uint32_t waiting, double seconds) {
+    enum { BURST = 256 };
+    uint64_t begin = clock_ns(), busy = 0, pairs = 0;
+    while (clock_ns() - begin < (uint64_t)(seconds * 1e9)) {
+        uint32_t whom[BURST];
+        for (uint32_t k = 0; k < BURST; k++) whom[k] = below(l, waiting); /* the world's part is not measured */
+        uint64_t t0 = clock_ns();
+        for (uint32_t k = 0; k < BURST; k++) {
+            uint64_t *id = &waiting_ids[whom[k]];
+            if (!scheduler_cancel(l->s, l->now_us, *id)) fatal("not there");
+            *id = ++l->next_id;
+            scheduler_request r = {.id = *id, .tokens = l->tokens, .prompt_tokens = 100, .output_tokens_max = 100};
+            if (scheduler_submit(l->s, l->now_us, &r, NULL) != OK) fatal("refused");
+        }
+        busy += clock_ns() - t0;
+        pairs += BURST;
+    }
+    return (double)pairs / ((double)busy / 1e9);
+}
+
+static double arrivals_median(uint32_t waiting, double seconds) {
+    double    rates[REPETITIONS];
+    load      l;
+    uint64_t *ids = calloc(waiting, sizeof *ids);
+    if (!ids) fatal("out of memory");
+    load_open(&l, 256, waiting);
+    for (uint32_t i = 0; i < waiting; i++) {
+        ids[i] = ++l.next_id;
+        scheduler_request r = {.id = ids[i], .tokens = l.tokens, .prompt_tokens = 100, .output_tokens_max = 100};
+        if (scheduler_submit(l.s, l.now_us, &r, NULL) != OK) fatal("refused");
+    }
+    for (int i = 0; i < REPETITIONS; i++) rates[i] = arrivals_row(&l, ids, waiting, seconds / REPETITIONS);
+    scheduler_check(l.s);
+    load_close(&l);
+    free(ids);
+    return at_share(rates, REPETITIONS, 0.5);
+}
+
+/* A small machine at full load: each turn a few arrivals, sometimes a cancellation, and a pass. */
+static double events_row(load *l, double seconds) {
+    uint64_t begin = clock_ns(), events = 0;
+    while (clock_ns() - begin < (uint64_t)(seconds * 1e9)) {
+        for (uint32_t i = 0; i < 64; i++) {
+            plan p;
+            events++;
+            l->now_us += below(l, 1000);
+            if (below(l, 8) == 0) submit(l);
+            else if (below(l, 64) == 0) {
+                uint64_t id = l->ids[below(l, l->live_max)];
+                if (id && scheduler_cancel(l->s, l->now_us, id)) forget(l, id);
+            } else if (scheduler_plan(l->s, l->now_us, &p)) {
+                walk(l, &p);
+                scheduler_pass_done(l->s, l->now_us, l->outcomes);
+                forget_finished(l, &p);
+            }
+        }
+    }
+    return (double)events / ((double)(clock_ns() - begin) / 1e9);
+}
+
+static double events_median(uint32_t running, double seconds) {
+    double rates[REPETITIONS];
+    load   l;
+    load_open(&l, running, 100);
+    for (int i = 0; i < REPETITIONS; i++) rates[i] = events_row(&l, seconds / REPETITIONS);
+    scheduler_check(l.s);
+    load_close(&l);
+    return at_share(rates, REPETITIONS, 0.5);
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        uint32_t running, waiting;
+    } rows[] = {{256, 8}, {256, 1000}, {256, 10000}, {256, 100000}, {16, 10000}, {1024, 10000}};
+    double seconds = argc > 1 ? atof(argv[1]) : 1.4;
+    printf("%8s %8s %8s %12s %12s %12s\n", "running", "waiting", "slices", "plan us", "p99.9 us", "report us");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        plan_cost c = plan_median(rows[i].running, rows[i].waiting, seconds);
+        printf("%8u %8u %8.0f %12.2f %12.2f %12.2f\n", rows[i].running, rows[i].waiting, c.slices, c.mean_us, c.p999_us,
+               c.done_us);
+    }
+    for (uint32_t waiting = 1000; waiting <= 100000; waiting *= 10)
+        printf("submit + cancel at %6u waiting: %.2f M pairs/s\n", waiting, arrivals_median(waiting, seconds) / 1e6);
+    for (uint32_t running = 4; running <= 64; running *= 4)
+        printf("simulated events at %2u running: %.2f M/s\n", running, events_median(running, seconds) / 1e6);
+    return 0;
+}

@@ -1,0 +1,245 @@
+/* The CPU as a device: the default on a machine without a GPU, and the numerical reference.
+ *
+ * Everything is taken at open, from sizes that the memory plan prints; a pass allocates nothing. Weights are packed once
+ * into panels in huge pages (kernels/matmul.h), or left mapped. The checkpoint must outlive the device: embedding rows are
+ * read from the mapped file. What bind is given (tokens, pages, histories) is borrowed until the next bind. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/device_cpu.h"
+
+static bool available(char *why, size_t why_size) {
+    buf text;
+    buf_init(&text, why_size);
+    buf_str(&text, "the cpu device runs anywhere; instruction set: ");
+    for (uint32_t i = 0; cpu_isa_name(i); i++)
+        if (cpu_has_isa(cpu_isa_name(i))) {
+            buf_str(&text, cpu_isa_name(i));
+            break;
+        }
+    if (why_size) {
+        size_t n = text.size < why_size ? text.size : why_size - 1;
+        if (n) memcpy(why, text.data, n);
+        why[n] = 0;
+    }
+    buf_free(&text);
+    return true;
+}
+
+static int plan_memory(const model_facts *f, const program *p, const device_config *c, memory_plan *out, error *err) {
+    int status = device_sizes_check(f, c, err);
+    if (status != OK) return status;
+    device_sizes s = device_sizes_of(f, p, c);
+    *out = (memory_plan){.page_bytes = device_kv_layout(f, c).page_stride, .available_bytes = memory_available_bytes()};
+    const memory_row rows[] = {
+        {c->map_weights ? "weights (matrices stay in the mapped file)" : "weights", true, s.weights},
+        {"KV pages", true, s.pages},
+        {"frames", true, s.frames},
+        {"row buffers", true, s.rows},
+        {"workspace", true, s.workspace},
+    };
+    out->row_count = sizeof rows / sizeof *rows;
+    memcpy(out->rows, rows, sizeof rows);
+    return OK;
+}
+
+/* ---- open and close ---- */
+
+static void device_close(device *d) {
+    if (!d) return;
+    if (d->cpu.pool) cpu_close(&d->cpu);
+    memory_give(d->weight_memory, d->sizes.weights);
+    memory_give(d->page_memory, d->sizes.pages);
+    memory_give(d->frame_memory, d->sizes.frames);
+    memory_give(d->row_memory, d->sizes.rows);
+    memory_give(d->workspace_memory, d->sizes.workspace);
+    weights_free(&d->weights);
+    free(d->inverse_frequency);
+    free(d);
+}
+
+static int take_memory(device *d, error *err) {
+    const device_sizes *s = &d->sizes;
+    if (!(d->weight_memory = memory_take(s->weights, "weights", err))) return ERR_MEMORY;
+    if (!(d->page_memory = memory_take(s->pages, "KV pages", err))) return ERR_MEMORY;
+    if (!(d->frame_memory = memory_take(s->frames, "frames", err))) return ERR_MEMORY;
+    if (!(d->row_memory = memory_take(s->rows, "row buffers", err))) return ERR_MEMORY;
+    if (!(d->workspace_memory = memory_take(s->workspace, "workspace", err))) return ERR_MEMORY;
+    char *next = d->row_memory;
+    for (int b = 0; b < ROW_BUFFER_COUNT; b++) d->rows[b] = next, next += d->config.rows_max * s->row_stride[b] + 64;
+    workspace_carve(&d->work, d->workspace_memory, d->facts, &d->config, s);
+    return OK;
+}
+
+static int set_up(device *d, error *err) {
+    int status = device_sizes_check(d->facts, &d->config, err);
+    if (status != OK) return status;
+    d->sizes = device_sizes_of(d->facts, d->program, &d->config);
+    d->layout = device_kv_layout(d->facts, &d->config);
+    d->activation = d->layout.type;
+    if ((status = cpu_open(&d->cpu, d->config.isa, d->config.threads, err)) != OK) return status;
+    if ((status = take_memory(d, err)) != OK) return status;
+    weights_list(&d->weights, d->facts);
+    d->inverse_frequency = rope_inverse_frequencies(d->facts);
+    return weights_load(&d->weights, d->ckpt, &d->cpu, &d->config, d->weight_memory, err);
+}
+
+static int device_open(device **out, const checkpoint *c, const program *p, const device_config *config, error *err) {
+    device *d = calloc(1, sizeof *d);
+    if (!d) fatal("no memory for the cpu device");
+    *d = (device){.ckpt = c, .facts = checkpoint_facts(c), .program = p, .config = *config};
+    int status = set_up(d, err);
+    if (status != OK) {
+        device_close(d);
+        d = NULL;
+    }
+    *out = d;
+    return status;
+}
+
+/* ---- a batch ---- */
+
+static int check_run(const device *d, const batch_run *r, uint32_t row, error *err) {
+    uint64_t end = (uint64_t)r->position_begin + r->row_count;
+    if (r->row_begin != row || r->row_count == 0)
+        return error_set(err, ERR_INVALID, "a run of %u rows begins at row %u, expected %u", r->row_count, r->row_begin,
+                         row);
+    if (end > (uint64_t)r->page_count * d->config.page_tokens)
+        return error_set(err, ERR_INVALID, "positions up to %llu do not fit the run's %u pages of %u tokens",
+                         (unsigned long long)end, r->page_count, d->config.page_tokens);
+    for (uint32_t i = 0; i < r->page_count; i++)
+        if (r->pages[i] >= d->config.page_count)
+            return error_set(err, ERR_INVALID, "page %u of a run is not one of the %u there are", r->pages[i],
+                             d->config.page_count);
+    return OK;
+}
+
+static int check_batch(const device *d, const batch *b, error *err) {
+    if (b->row_count > d->config.rows_max || b->output_count > d->config.outputs_max || b->run_count > d->config.rows_max)
+        return error_set(err, ERR_INVALID,
+                         "a batch of %u rows, %u runs, %u outputs is over the limits (%u rows, %u outputs)", b->row_count,
+                         b->run_count, b->output_count, d->config.rows_max, d->config.outputs_max);
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < b->run_count; i++) {
+        int status = check_run(d, &b->runs[i], row, err);
+        if (status != OK) return status;
+        row += b->runs[i].row_count;
+    }
+    if (row != b->row_count)
+        return error_set(err, ERR_INVALID, "the runs of a batch have %u rows, not %u", row, b->row_count);
+    for (uint32_t i = 0; i < b->output_count; i++)
+        if (b->outputs[i].row >= b->row_count || (i && b->outputs[i].row <= b->outputs[i - 1].row))
+            return error_set(err, ERR_INVALID, "output %u is of row %u: outputs must be rows of the batch, rising", i,
+                             b->outputs[i].row);
+    return OK;
+}
+
+static int device_bind(device *d, const batch *b, error *err) {
+    int status = check_batch(d, b, err);
+    if (status != OK) return status;
+    d->row_count = b->row_count, d->run_count = b->run_count, d->output_count = b->output_count;
+    d->runs = b->runs, d->outputs = b->outputs;
+    for (uint32_t i = 0; i < b->run_count; i++) {
+        const batch_run *r = &b->runs[i];
+        d->work.runs[i] = (kv_run){r->row_begin, r->row_count, r->position_begin, r->pages};
+    }
+    device_fill_rotation(d);
+    return OK;
+}
+
+static int check_tokens(const device *d, error *err) {
+    for (uint32_t r = 0; r < d->run_count; r++)
+        for (uint32_t i = 0; i < d->runs[r].row_count; i++)
+            if (d->runs[r].tokens[i] >= d->facts->vocab_size)
+                return error_set(err, ERR_INVALID, "token id %u is outside the vocabulary of %u", d->runs[r].tokens[i],
+                                 d->facts->vocab_size);
+    return OK;
+}
+
+static int device_run_op(device *d, uint32_t op_index, error *err) {
+    const op *o = &d->program->ops[op_index];
+    if (o->kind == OP_EMBED) {
+        int status = check_tokens(d, err);
+        if (status != OK) return status;
+    }
+    uint64_t begin = clock_ns();
+    device_cpu_ops[o->kind](d, o->layer);
+    d->stats.op_ns[o->kind] += clock_ns() - begin;
+    return OK;
+}
+
+static int device_collect(device *d, sampled *out, error *err) {
+    (void)err;
+    memcpy(out, d->work.sampled, d->output_count * sizeof *out);
+    d->stats.passes++;
+    return OK;
+}
+
+static int device_read_logits(device *d, uint32_t output, float *out) {
+    if (output >= d->output_count) return ERR_INVALID;
+    memcpy(out, d->work.logits + output * d->sizes.logits_stride, d->facts->vocab_size * sizeof *out);
+    return OK;
+}
+
+/* ---- rows that stop and come back ---- */
+
+typedef enum { TO_FRAME, FROM_FRAME } copy_direction;
+
+/* A frame row holds the live buffers one after another, in order of buffer. */
+static int copy_frame(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row,
+                      copy_direction to) {
+    const device_config *c = &d->config;
+    const program       *p = d->program;
+    if (frame >= c->frame_count || frame_row > c->frame_rows || count > c->frame_rows - frame_row || row > c->rows_max ||
+        count > c->rows_max - row)
+        return ERR_INVALID;
+    for (uint32_t i = 0; i < count; i++) {
+        char *at = d->frame_memory + ((uint64_t)frame * c->frame_rows + frame_row + i) * p->frame_row_bytes;
+        for (int b = 0; b < ROW_BUFFER_COUNT; b++) {
+            if (!(live >> b & 1)) continue;
+            char *in_batch = d->rows[b] + (row + i) * d->sizes.row_stride[b];
+            if (to == TO_FRAME) memcpy(at, in_batch, p->row_bytes[b]);
+            else memcpy(in_batch, at, p->row_bytes[b]);
+            at += p->row_bytes[b];
+        }
+    }
+    return OK;
+}
+
+static int device_save_rows(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row) {
+    return copy_frame(d, live, row, count, frame, frame_row, TO_FRAME);
+}
+static int device_load_rows(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row) {
+    return copy_frame(d, live, row, count, frame, frame_row, FROM_FRAME);
+}
+
+static int device_move_rows(device *d, uint16_t live, uint32_t from_row, uint32_t to_row, uint32_t count) {
+    uint32_t rows_max = d->config.rows_max;
+    if (to_row > from_row || from_row > rows_max || count > rows_max - from_row) return ERR_INVALID;
+    for (int b = 0; b < ROW_BUFFER_COUNT; b++) {
+        size_t stride = d->sizes.row_stride[b];
+        if (live >> b & 1) memmove(d->rows[b] + to_row * stride, d->rows[b] + from_row * stride, count * stride);
+    }
+    return OK;
+}
+
+static void     device_read_stats(const device *d, device_stats *out) { *out = d->stats; }
+static uint64_t device_now_us(const device *d) { return (void)d, clock_us(); }
+
+const device_api device_cpu = {
+    .name = "cpu",
+    .available = available,
+    .plan_memory = plan_memory,
+    .open = device_open,
+    .close = device_close,
+    .bind = device_bind,
+    .run_op = device_run_op,
+    .save_rows = device_save_rows,
+    .load_rows = device_load_rows,
+    .move_rows = device_move_rows,
+    .collect = device_collect,
+    .read_logits = device_read_logits,
+    .read_stats = device_read_stats,
+    .now_us = device_now_us,
+};

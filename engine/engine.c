@@ -1,0 +1,479 @@
+/* The engine's one thread: takes what was submitted and cancelled, asks the scheduler for a plan, has it walked, and says
+ * what came out. It reacts to events and sleeps otherwise.
+ *
+ *     any thread ── submit, cancel ──▶ requests ──▶ ┌────────────────────────────┐ ──▶ ring ── next ──▶ the consumer
+ *                                                   │ plan ─▶ walk ─▶ outcomes   │
+ *     any thread ◀── snapshot ───────────────────── └────────────────────────────┘
+ *
+ * No lock is held while a pass runs, so nobody who asks anything ever waits for one. A step begins only if the ring has
+ * room for all it may say: a consumer that stalls stops the engine, and loses nothing. */
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/requests.h"
+#include "engine/ring.h"
+#include "engine/walk.h"
+
+/* What a request drew in this pass, told once the scheduler knows of it. */
+typedef struct {
+    request     *request;
+    engine_event event;
+    uint32_t     output;
+} drawn_token;
+
+struct engine {
+    engine_config     config;
+    checkpoint       *model;
+    const device_api *api;
+    device           *device;
+    program           program;
+    scheduler        *scheduler;
+    walker           *walker;
+    request_limits    limits;
+
+    /* into the engine thread, and out of it */
+    requests        requests;
+    ring           *ring;
+    atomic_bool     stop;    /* read by the walker before each operator */
+    atomic_bool     starved; /* sleeps for want of room in the ring */
+    atomic_bool     closing;
+    pthread_mutex_t consumer_lock; /* engine_wait only */
+    pthread_cond_t  consumer_woken;
+    pthread_t       thread;
+    bool            thread_runs;
+
+    /* the engine thread's own */
+    slice_outcome *outcomes; /* [batch_tokens_max] */
+    drawn_token   *drawn;    /* [running_max] */
+    uint32_t       drawn_count;
+    bool           said; /* something was pushed in this step */
+    char           failure[sizeof((engine_snapshot){0}).failed];
+    uint64_t       passes_done, plan_ns, host_ns;
+    uint32_t       last_output; /* in the last pass, of the request that finished last */
+
+    pthread_mutex_t  snapshot_lock; /* held for one copy at a time */
+    engine_snapshot  snapshot;
+    _Atomic uint64_t pass_started_us;
+};
+#define NO_OUTPUT UINT32_MAX
+
+/* ---- saying what happened ---- */
+
+static void say(engine *e, const engine_event *event) {
+    ring_push(e->ring, event);
+    e->said = true;
+}
+
+static void wake_consumer(engine *e) {
+    if (!e->said) return;
+    e->said = false;
+    if (e->config.wake) e->config.wake(e->config.wake_context);
+    pthread_mutex_lock(&e->consumer_lock);
+    pthread_cond_signal(&e->consumer_woken);
+    pthread_mutex_unlock(&e->consumer_lock);
+}
+
+static void publish(engine *e) {
+    scheduler_stats s;
+    device_stats    d;
+    scheduler_read_stats(e->scheduler, &s);
+    e->api->read_stats(e->device, &d);
+    requests_tell_waiting(&e->requests, s.waiting, s.waiting_tokens);
+    pthread_mutex_lock(&e->snapshot_lock);
+    e->snapshot.scheduler = s;
+    e->snapshot.device = d;
+    e->snapshot.passes_done = e->passes_done;
+    e->snapshot.plan_ns_total = e->plan_ns;
+    e->snapshot.host_ns_total = e->host_ns;
+    memcpy(e->snapshot.failed, e->failure, sizeof e->failure);
+    pthread_mutex_unlock(&e->snapshot_lock);
+}
+
+/* The request is gone from the scheduler. Its memory goes before its end is told, so that its id is free by then. */
+static void finish(engine *e, request *r, engine_event *event) {
+    r->ledger.finished_us = e->api->now_us(e->device);
+    event->id = r->asked.id;
+    event->finished = true;
+    event->ledger = r->ledger;
+    requests_release(&e->requests, r);
+    say(e, event);
+}
+
+static void note_progress(engine *e, request *r) {
+    scheduler_progress p;
+    if (!scheduler_read_progress(e->scheduler, r->key, &p)) return;
+    r->ledger.preemptions = p.preemptions;
+    r->ledger.recomputed_tokens = p.recomputed_tokens;
+}
+
+/* ---- events in ---- */
+
+static void take_new(engine *e) {
+    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_new(&e->requests)) != NULL;) {
+        const scheduler_request asked = {.id = r->key,
+                                         .tokens = r->asked.tokens,
+                                         .prompt_tokens = r->asked.prompt_tokens,
+                                         .output_tokens_max = r->asked.output_tokens_max,
+                                         .priority = r->asked.priority,
+                                         .tenant = r->asked.tenant,
+                                         .cache_salt = r->asked.cache_salt};
+        error                   err;
+        const int               status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
+        if (status == OK) continue;
+        if (status == ERR_FULL) { /* who lost their memory fill the queue beyond its bound; later, then */
+            requests_put_back(&e->requests, r);
+            return;
+        }
+        log_error("engine", "request %llu was let in and then refused: %s", (unsigned long long)r->asked.id, err.text);
+        finish(e, r,
+               &(engine_event){.reason = FINISH_ERROR, .message = "The request cannot run with the limits of this engine."});
+    }
+}
+
+static void take_cancelled(engine *e) {
+    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_cancelled(&e->requests)) != NULL;) {
+        if (r->state == REQUEST_LIVE) {
+            note_progress(e, r);
+            scheduler_cancel(e->scheduler, e->api->now_us(e->device), r->key);
+        }
+        finish(e, r, &(engine_event){.reason = FINISH_CANCELLED});
+    }
+}
+
+/* ---- one pass ---- */
+
+static void find_sequence(void *context, const slice *s, walk_sequence *out) {
+    engine  *e = context;
+    request *r = requests_by_key(&e->requests, s->id);
+    out->tokens = r->asked.tokens;
+    out->prompt_tokens = r->asked.prompt_tokens;
+    out->cached_tokens = scheduler_cached_tokens(e->scheduler, s->slot);
+    out->pages = scheduler_pages(e->scheduler, s->slot, &out->page_count);
+    out->params = &r->asked.params;
+    out->banned = r->banned;
+    out->banned_count = r->output_tokens < r->asked.output_tokens_min ? r->banned_count : 0;
+}
+
+/* Puts the slices' requests into the pass or takes them out of it. */
+static void mark_pass(engine *e, const plan *p, bool in_pass) {
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request *r = requests_by_key(&e->requests, p->slices[i].id);
+        atomic_store_explicit(&r->in_pass, in_pass, memory_order_relaxed);
+        if (r->ledger.admitted_us) continue;
+        r->ledger.admitted_us = e->api->now_us(e->device);
+        r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
+    }
+}
+
+static bool contains(const uint32_t *ids, uint32_t count, uint32_t id) {
+    for (uint32_t i = 0; i < count; i++)
+        if (ids[i] == id) return true;
+    return false;
+}
+
+/* Adds what was drawn to the request and says in *event what follows from it. Returns whether that was its end. */
+static bool take_token(engine *e, request *r, const sampled *s, engine_event *event) {
+    *event = (engine_event){.id = r->asked.id, .token = *s};
+    if (s->corrupt) {
+        event->reason = FINISH_ERROR;
+        event->message = "The model computed values that are not numbers.";
+        return true;
+    }
+    const engine_request *a = &r->asked;
+    a->tokens[a->prompt_tokens + r->output_tokens++] = s->token;
+    r->ledger.output_tokens = r->output_tokens;
+    if (r->output_tokens == 1) r->ledger.first_token_us = e->api->now_us(e->device);
+    event->has_token = true;
+    event->token_is_stop = contains(a->stop_ids, a->stop_id_count, s->token) ||
+                           (!a->ignore_eos && contains(e->limits.eos_ids, e->limits.eos_count, s->token));
+    event->stop_id = s->token;
+    event->reason = event->token_is_stop ? FINISH_STOP : FINISH_LENGTH;
+    return event->token_is_stop || r->output_tokens == a->output_tokens_max;
+}
+
+/* Tokens are appended before the scheduler hears of the pass. */
+static void take_tokens(engine *e, const plan *p) {
+    e->drawn_count = 0;
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        if (!p->slices[i].samples) continue;
+        check(e->drawn_count < e->config.scheduler_settings.running_max);
+        drawn_token *d = &e->drawn[e->drawn_count++];
+        d->request = requests_by_key(&e->requests, p->slices[i].id);
+        d->output = walker_output_index(e->walker, i);
+        d->event.finished = take_token(e, d->request, walker_sampled(e->walker, i), &d->event);
+        if (d->event.finished) note_progress(e, d->request);
+        e->outcomes[i] = (slice_outcome){.token = d->event.token.token, .finished = d->event.finished};
+    }
+}
+
+static void tell_tokens(engine *e) {
+    e->last_output = NO_OUTPUT;
+    for (uint32_t i = 0; i < e->drawn_count; i++) {
+        drawn_token *d = &e->drawn[i];
+        if (d->event.finished) {
+            check(!scheduler_is_live(e->scheduler, d->request->key));
+            e->last_output = d->output;
+            finish(e, d->request, &d->event);
+        } else {
+            d->event.ledger = d->request->ledger;
+            say(e, &d->event);
+        }
+    }
+}
+
+static int run_pass(engine *e, const plan *p, error *err) {
+    walk_result result;
+    mark_pass(e, p, true);
+    atomic_store(&e->pass_started_us, clock_us());
+    const int status = walker_walk(e->walker, p, &result, err);
+    atomic_store(&e->pass_started_us, 0);
+    mark_pass(e, p, false);
+    if (status != OK) return status;
+    const uint64_t now_us = e->api->now_us(e->device);
+    e->passes_done++;
+    if (result.stopped) {
+        scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
+        return OK;
+    }
+    take_tokens(e, p);
+    scheduler_pass_done(e->scheduler, now_us, e->outcomes);
+    tell_tokens(e);
+    return OK;
+}
+
+/* ---- the thread ---- */
+
+/* A pass says at most one thing about each running request. */
+static bool has_room(const engine *e) { return ring_room(e->ring) >= e->config.scheduler_settings.running_max; }
+
+static void sleep_until_kicked(engine *e, uint64_t seen_kicks) {
+    atomic_store(&e->starved, !has_room(e));
+    if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, seen_kicks);
+    atomic_store(&e->starved, false);
+}
+
+/* One turn: what came in, one pass, what comes out. OK and *ran false: there is nothing to do. */
+static int step(engine *e, bool *ran, error *err) {
+    const uint64_t begin_ns = clock_ns(), begin_op_ns = walker_op_ns(e->walker);
+    int            status = OK;
+    plan           p;
+    atomic_store(&e->stop, atomic_load(&e->closing)); /* what asked for a stop before this is about to be taken */
+    take_new(e);
+    take_cancelled(e);
+    *ran = false;
+    if (has_room(e)) {
+        const uint64_t plan_ns = clock_ns();
+        *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
+        e->plan_ns += clock_ns() - plan_ns;
+    }
+    if (*ran) status = run_pass(e, &p, err);
+    publish(e);
+    wake_consumer(e);
+    if (*ran) e->host_ns += clock_ns() - begin_ns - (walker_op_ns(e->walker) - begin_op_ns);
+    return status;
+}
+
+static void wait_for_room(engine *e) {
+    while (ring_room(e->ring) == 0 && !atomic_load(&e->closing)) {
+        const uint64_t seen = requests_kicks(&e->requests);
+        wake_consumer(e);
+        atomic_store(&e->starved, true);
+        if (ring_room(e->ring) == 0) requests_wait(&e->requests, seen);
+    }
+}
+
+/* The device failed: it is said once, everything that was accepted ends with it, and nothing more is taken. */
+static void fail_everything(engine *e, const error *err) {
+    snprintf(e->failure, sizeof e->failure, "%s", err->text);
+    log_error("engine", "the %s device failed: %s", e->api->name, e->failure);
+    requests_refuse(&e->requests, ERR_DEVICE, e->failure);
+    publish(e);
+    while (requests_next_new(&e->requests)) {
+    }
+    for (uint32_t i = 0; i < e->requests.capacity; i++) {
+        request *r = &e->requests.table[i];
+        if (r->state != REQUEST_LIVE) continue;
+        wait_for_room(e);
+        if (atomic_load(&e->closing)) return;
+        finish(e, r, &(engine_event){.reason = FINISH_ERROR, .message = "The compute device failed."});
+    }
+    wake_consumer(e);
+}
+
+static void *engine_main(void *argument) {
+    engine *e = argument;
+    error   err;
+    pthread_setname_np(pthread_self(), "engine");
+    while (!atomic_load(&e->closing)) {
+        const uint64_t seen_kicks = requests_kicks(&e->requests);
+        bool           ran;
+        if (step(e, &ran, &err) != OK) {
+            fail_everything(e, &err);
+            return NULL;
+        }
+        if (!ran) sleep_until_kicked(e, seen_kicks);
+    }
+    return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static int open_parts(engine *e, error *err) {
+    char           why[256];
+    memory_plan    memory;
+    engine_config *c = &e->config;
+    int            status = checkpoint_open(&e->model, c->model, err);
+    if (status == OK) status = engine_plan(c, e->model, &memory, err);
+    if (status != OK) return status;
+    const model_facts *f = checkpoint_facts(e->model);
+    e->api = device_find(c->device, why, sizeof why);
+    status = program_build(&e->program, f, program_activation(f), err);
+    if (status != OK) return status;
+    c->scheduler_settings.op_count = e->program.op_count;
+    c->scheduler_settings.op_cuts = e->program.layer_begin + 1;
+    c->scheduler_settings.op_cut_count = e->program.layer_count - 1;
+    status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
+    if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
+    if (status != OK) return status;
+    e->snapshot.page_bytes = memory.page_bytes;
+    for (uint32_t i = 0; i < memory.row_count; i++)
+        if (strcmp(memory.rows[i].name, "weights") == 0) e->snapshot.weights_bytes += memory.rows[i].bytes;
+    return OK;
+}
+
+static void fill_limits(engine *e) {
+    const scheduler_config *s = &e->config.scheduler_settings;
+    const model_facts      *f = checkpoint_facts(e->model);
+    e->limits = (request_limits){.vocab_size = f->vocab_size,
+                                 .context_max = s->context_max,
+                                 .waiting_max = s->waiting_max,
+                                 .waiting_tokens_max = s->waiting_tokens_max,
+                                 .page_count = s->page_count,
+                                 .page_tokens = s->page_tokens,
+                                 .eos_ids = f->eos_ids,
+                                 .eos_count = f->eos_count};
+    e->snapshot.page_count = s->page_count;
+    e->snapshot.page_tokens = s->page_tokens;
+}
+
+static void make_queues(engine *e) {
+    const scheduler_config *s = &e->config.scheduler_settings;
+    e->walker = walker_new(&(walker_config){.api = e->api,
+                                            .device = e->device,
+                                            .program = &e->program,
+                                            .slices_max = s->batch_tokens_max,
+                                            .slots_max = s->running_max,
+                                            .rows_max = s->batch_tokens_max,
+                                            .outputs_max = s->running_max,
+                                            .frame_count = s->frame_count,
+                                            .frame_rows = s->frame_tokens,
+                                            .page_tokens = s->page_tokens,
+                                            .stop = &e->stop,
+                                            .find = find_sequence,
+                                            .find_context = e});
+    e->ring = ring_new(ring_capacity(s));
+    e->outcomes = calloc(s->batch_tokens_max, sizeof *e->outcomes);
+    e->drawn = calloc(s->running_max, sizeof *e->drawn);
+    if (!e->outcomes || !e->drawn) fatal("out of memory for the engine's queues");
+    requests_init(&e->requests, requests_capacity(s));
+}
+
+int engine_open(engine **out, const engine_config *c, error *err) {
+    engine *e = calloc(1, sizeof *e);
+    if (!e) fatal("out of memory for the engine");
+    *out = NULL;
+    e->config = *c;
+    e->last_output = NO_OUTPUT;
+    pthread_mutex_init(&e->snapshot_lock, NULL);
+    pthread_mutex_init(&e->consumer_lock, NULL);
+    cond_init_monotonic(&e->consumer_woken);
+    const int status = open_parts(e, err);
+    if (status != OK) {
+        engine_close(e);
+        return status;
+    }
+    fill_limits(e);
+    make_queues(e);
+    publish(e);
+    if (pthread_create(&e->thread, NULL, engine_main, e) != 0) fatal("the engine thread could not be started");
+    e->thread_runs = true;
+    *out = e;
+    return OK;
+}
+
+void engine_close(engine *e) {
+    if (!e) return;
+    if (e->thread_runs) {
+        requests_refuse(&e->requests, ERR_CANCELLED, "the engine is closing");
+        atomic_store(&e->closing, true);
+        atomic_store(&e->stop, true);
+        requests_kick(&e->requests);
+        pthread_join(e->thread, NULL);
+    }
+    if (e->requests.capacity) requests_destroy(&e->requests);
+    ring_free(e->ring);
+    walker_free(e->walker);
+    scheduler_free(e->scheduler);
+    if (e->device) e->api->close(e->device);
+    program_free(&e->program);
+    checkpoint_close(e->model);
+    free(e->outcomes);
+    free(e->drawn);
+    pthread_cond_destroy(&e->consumer_woken);
+    pthread_mutex_destroy(&e->consumer_lock);
+    pthread_mutex_destroy(&e->snapshot_lock);
+    free(e);
+}
+
+/* ---- from other threads ---- */
+
+const model_facts *engine_facts(const engine *e) { return checkpoint_facts(e->model); }
+const char        *engine_device_name(const engine *e) { return e->api->name; }
+uint32_t           engine_context_max(const engine *e) { return e->config.context_max; }
+const char        *engine_model_dir(const engine *e) { return checkpoint_dir(e->model); }
+
+int engine_submit(engine *e, engine_request *r, error *err) {
+    return requests_put(&e->requests, r, e->api->now_us(e->device), &e->limits, err);
+}
+
+void engine_cancel(engine *e, uint64_t id) {
+    if (requests_cancel(&e->requests, id)) atomic_store(&e->stop, true);
+}
+
+uint32_t engine_next(engine *e, engine_event *out, uint32_t max) {
+    const uint32_t n = ring_pop(e->ring, out, max);
+    if (n > 0 && atomic_load(&e->starved)) requests_kick(&e->requests);
+    return n;
+}
+
+bool engine_wait(engine *e, uint32_t timeout_ms) {
+    const uint64_t  due_ns = clock_ns() + timeout_ms * UINT64_C(1000000);
+    struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
+    pthread_mutex_lock(&e->consumer_lock);
+    while (ring_is_empty(e->ring))
+        if (pthread_cond_timedwait(&e->consumer_woken, &e->consumer_lock, &due) != 0) break;
+    pthread_mutex_unlock(&e->consumer_lock);
+    return !ring_is_empty(e->ring);
+}
+
+void engine_read_snapshot(engine *e, engine_snapshot *out) {
+    pthread_mutex_lock(&e->snapshot_lock);
+    *out = e->snapshot;
+    pthread_mutex_unlock(&e->snapshot_lock);
+    requests_add_queued(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
+    out->pass_started_us = atomic_load(&e->pass_started_us);
+    out->last_progress_us = walker_progress_us(e->walker);
+}
+
+int engine_last_logits(engine *e, float *out) {
+    int status = ERR_NOT_FOUND;
+    if (!requests_hold_idle(&e->requests)) return ERR_FULL;
+    if (e->last_output != NO_OUTPUT) status = e->api->read_logits(e->device, e->last_output, out);
+    requests_let_go(&e->requests);
+    return status;
+}

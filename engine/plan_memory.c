@@ -1,0 +1,170 @@
+/* Where all memory goes, decided before any of it is taken. Every pool gets its size here: what was asked for where
+ * something was, what suits the device elsewhere, and KV pages from what is left. */
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/requests.h"
+#include "engine/ring.h"
+
+/* What suits a device. On a CPU a row costs about an eighth of reading all weights, so a few prompt rows beside running
+ * answers double their step; on a GPU a few hundred are free. */
+typedef struct {
+    const char *device;
+    uint32_t    batch_tokens_max, chunk_tokens;
+    double      kv_share; /* of what is free once everything else is taken */
+    bool        is_host;  /* the device's memory is the host's */
+} suit;
+
+static const suit suits[] = {
+    {"cpu", 512, 16, 0.4, true},
+    {"cuda", 8192, 512, 0.9, false},
+    {"sim", 8192, 512, 0.9, false},
+};
+enum { SUITS = sizeof suits / sizeof *suits };
+
+static const suit *suit_of(const char *name) {
+    for (int i = 1; i < SUITS; i++)
+        if (strcmp(suits[i].device, name) == 0) return &suits[i];
+    return &suits[0];
+}
+
+enum { RUNNING_MAX = 64, WAITING_MAX = 1024, PAGE_TOKENS = 16, FRAME_COUNT = 4, PAGE_COUNT_MAX = 1 << 29 };
+#define UNKNOWN_MEMORY_BYTES (UINT64_C(1) << 30) /* for KV pages where the device cannot say what it has */
+
+static void default_u32(uint32_t *value, uint32_t standard) {
+    if (*value == 0) *value = standard;
+}
+
+static void size_pools(engine_config *c, const suit *suits_it) {
+    scheduler_config *s = &c->scheduler_settings;
+    device_config    *d = &c->device_settings;
+    default_u32(&s->running_max, RUNNING_MAX);
+    default_u32(&s->waiting_max, WAITING_MAX);
+    default_u32(&s->page_tokens, PAGE_TOKENS);
+    if (s->batch_tokens_max == 0) {
+        s->batch_tokens_max = suits_it->batch_tokens_max;
+        if (s->batch_tokens_max < 2 * s->running_max) s->batch_tokens_max = 2 * s->running_max;
+    }
+    default_u32(&s->chunk_tokens, suits_it->chunk_tokens);
+    default_u32(&s->frame_count, FRAME_COUNT);
+    default_u32(&s->frame_tokens, s->batch_tokens_max);
+    d->rows_max = s->batch_tokens_max;
+    d->outputs_max = s->running_max;
+    d->page_tokens = s->page_tokens;
+    d->frame_count = s->frame_count;
+    d->frame_rows = s->frame_tokens;
+}
+
+static void set_pages(engine_config *c, uint64_t pages) {
+    if (pages > PAGE_COUNT_MAX) pages = PAGE_COUNT_MAX;
+    c->scheduler_settings.page_count = c->device_settings.page_count = (uint32_t)pages;
+}
+
+static void set_context(engine_config *c, uint32_t context) {
+    c->context_max = c->scheduler_settings.context_max = c->device_settings.context_max = context;
+}
+
+static uint64_t on_device_bytes(const memory_plan *m) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < m->row_count; i++)
+        if (m->rows[i].on_device) sum += m->rows[i].bytes;
+    return sum;
+}
+
+static uint64_t pages_of_context(const engine_config *c) {
+    return (c->context_max + (uint64_t)c->scheduler_settings.page_tokens - 1) / c->scheduler_settings.page_tokens;
+}
+
+static double gib(uint64_t bytes) { return (double)bytes / (double)(UINT64_C(1) << 30); }
+
+/* As many as were asked for; else a share of what is free, but no more than all running sequences can fill. */
+static void choose_pages(engine_config *c, const memory_plan *without, double share) {
+    const uint64_t fixed = on_device_bytes(without), available = without->available_bytes;
+    if (c->kv_cache_bytes) {
+        set_pages(c, c->kv_cache_bytes / without->page_bytes);
+        return;
+    }
+    uint64_t budget =
+        available ? available > fixed ? (uint64_t)((double)(available - fixed) * share) : 0 : UNKNOWN_MEMORY_BYTES;
+    uint64_t pages = budget / without->page_bytes, needed = c->scheduler_settings.running_max * pages_of_context(c);
+    set_pages(c, pages < needed ? pages : needed);
+}
+
+/* One whole context must fit. Where nobody asked for a length, it is shortened to what does. */
+static int fit_context(engine_config *c, bool asked_for, uint64_t page_bytes, error *err) {
+    const scheduler_config *s = &c->scheduler_settings;
+    const uint64_t          tokens = (uint64_t)s->page_count * s->page_tokens;
+    if (tokens >= c->context_max) return OK;
+    if (!asked_for && tokens >= s->page_tokens) {
+        set_context(c, (uint32_t)tokens);
+        return OK;
+    }
+    return error_set(err, ERR_MEMORY,
+                     "a context of %u tokens needs %.2f GiB of KV pages and there is room for %.2f GiB (%llu tokens); raise "
+                     "--kv-cache-memory or lower --max-model-len",
+                     c->context_max, gib(pages_of_context(c) * page_bytes), gib(s->page_count * page_bytes),
+                     (unsigned long long)tokens);
+}
+
+static int check_fits(const engine_config *c, const memory_plan *m, error *err) {
+    const uint64_t sum = on_device_bytes(m);
+    if (m->available_bytes == 0 || sum <= m->available_bytes) return OK;
+    const uint64_t pages = c->scheduler_settings.page_count * m->page_bytes;
+    return error_set(
+        err, ERR_MEMORY,
+        "%.2f GiB are needed (%.2f for KV pages, %.2f for weights and buffers) and %.2f GiB are available; lower "
+        "--kv-cache-memory, --max-model-len or --batch-tokens-max, or take a smaller model",
+        gib(sum), gib(pages), gib(sum - pages), gib(m->available_bytes));
+}
+
+static void add_host_row(const engine_config *c, const program *p, bool is_host, memory_plan *m) {
+    scheduler_config s = c->scheduler_settings;
+    s.op_count = p->op_count;
+    s.op_cuts = p->layer_begin + 1;
+    s.op_cut_count = p->layer_count - 1;
+    check(m->row_count < MEMORY_ROWS_MAX);
+    m->rows[m->row_count++] = (memory_row){.name = "scheduler and queues",
+                                           .on_device = is_host,
+                                           .bytes = scheduler_memory_bytes(&s) + ring_memory_bytes(ring_capacity(&s)) +
+                                                    requests_memory_bytes(requests_capacity(&s))};
+}
+
+static int choose_context(engine_config *c, const model_facts *f, error *err) {
+    if (c->context_max > f->context_max)
+        return error_set(err, ERR_INVALID, "--max-model-len is %u and the model was made for %u tokens; lower it",
+                         c->context_max, f->context_max);
+    set_context(c, c->context_max ? c->context_max : f->context_max);
+    return OK;
+}
+
+static int plan_pools(engine_config *c, const device_api *api, const model_facts *f, const program *p, memory_plan *out,
+                      error *err) {
+    const suit *suits_it = suit_of(api->name);
+    const bool  asked_for = c->context_max > 0;
+    int         status = choose_context(c, f, err);
+    if (status != OK) return status;
+    size_pools(c, suits_it);
+    set_pages(c, 0);
+    status = api->plan_memory(f, p, &c->device_settings, out, err);
+    if (status != OK) return status;
+    add_host_row(c, p, suits_it->is_host, out);
+    choose_pages(c, out, suits_it->kv_share);
+    status = fit_context(c, asked_for, out->page_bytes, err);
+    if (status == OK) status = api->plan_memory(f, p, &c->device_settings, out, err);
+    if (status != OK) return status;
+    add_host_row(c, p, suits_it->is_host, out);
+    return check_fits(c, out, err);
+}
+
+int engine_plan(engine_config *c, const checkpoint *ckpt, memory_plan *out, error *err) {
+    char              why[256];
+    const device_api *api = device_find(c->device, why, sizeof why);
+    if (!api) return error_set(err, ERR_UNSUPPORTED, "%s", why);
+    const model_facts *f = checkpoint_facts(ckpt);
+    program            p;
+    int                status = program_build(&p, f, program_activation(f), err);
+    if (status != OK) return status;
+    status = plan_pools(c, api, f, &p, out, err);
+    program_free(&p);
+    return status;
+}

@@ -1,0 +1,87 @@
+/* engine/requests.h: the engine's front door: every accepted request, and the two queues into the engine thread.
+ *
+ * Any thread puts and cancels; the engine thread takes. A request is in the table from put to release. Both queues are
+ * bounded by the table, nothing here allocates after construction, and the lock is never held while a pass runs. */
+#pragma once
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/engine.h"
+#include "scheduler/id_map.h"
+
+typedef enum { REQUEST_FREE, REQUEST_QUEUED, REQUEST_LIVE } request_state;
+
+typedef struct request {
+    engine_request  asked; /* tokens: room for prompt and output */
+    uint64_t        key;   /* its name towards scheduler and walker: never used twice */
+    request_state   state;
+    uint32_t        output_tokens;
+    uint32_t        banned[BANNED_MAX], banned_count; /* until output_tokens_min */
+    request_ledger  ledger;
+    atomic_bool     in_pass;
+    bool            cancel_wanted;
+    struct request *next; /* in the queue of the new */
+} request;
+
+typedef struct {
+    pthread_mutex_t lock; /* of everything below */
+    pthread_cond_t  kicked, slept;
+    bool            idle;    /* the engine thread sleeps */
+    uint64_t        kicks;   /* counts every reason for the engine thread to look around */
+    const char     *refusal; /* why nothing is taken any more; NULL: it is */
+    int             refusal_code;
+
+    uint32_t  capacity;
+    request  *table;     /* [capacity] */
+    request **free_list; /* [capacity] */
+    uint32_t  free_count;
+    id_map    ids;
+    void     *memory;
+
+    request *queue_head, *queue_tail; /* new ones, in order */
+    uint32_t queue_count;
+    uint64_t queue_tokens;
+    request *
+        *cancelled; /* [2 * capacity], a ring: one may be cancelled, released, taken again and cancelled between two looks */
+    uint32_t cancelled_begin, cancelled_count;
+
+    /* told by the engine thread after each step: what waits in the scheduler */
+    uint32_t scheduler_waiting;
+    uint64_t scheduler_waiting_tokens;
+} requests;
+
+typedef struct {
+    uint32_t        vocab_size, context_max, waiting_max, waiting_tokens_max, page_count, page_tokens;
+    const uint32_t *eos_ids;
+    uint32_t        eos_count;
+} request_limits;
+
+void   requests_init(requests *q, uint32_t capacity);
+void   requests_destroy(requests *q); /* frees what is still in the table */
+size_t requests_memory_bytes(uint32_t capacity);
+/* A sequence that lost its memory waits again, beyond what waiting_max lets in. */
+static inline uint32_t requests_capacity(const scheduler_config *s) { return s->waiting_max + 2 * s->running_max; }
+
+/* Any thread. The answers of engine_submit; *r's tokens may have moved even where it is refused. */
+int  requests_put(requests *q, engine_request *r, uint64_t now_us, const request_limits *limits, error *err);
+bool requests_cancel(requests *q, uint64_t id);               /* true: it is in the pass that runs now */
+void requests_refuse(requests *q, int code, const char *why); /* from now on; `why` lives as long as q */
+void requests_kick(requests *q);
+
+/* The engine thread. */
+request *requests_next_new(requests *q);             /* NULL: none. It is LIVE from here on */
+void     requests_put_back(requests *q, request *r); /* to the front; QUEUED again */
+request *requests_next_cancelled(requests *q);       /* NULL: none. If it was QUEUED it has left the queue */
+void     requests_release(requests *q, request *r);  /* frees its memory; its id may be used again */
+void     requests_tell_waiting(requests *q, uint32_t count, uint64_t tokens);
+request *requests_by_key(requests *q, uint64_t key);
+uint64_t requests_kicks(requests *q);
+void     requests_wait(requests *q, uint64_t seen_kicks); /* until there was another kick */
+
+/* Other threads. What has not reached the scheduler yet waits as well. */
+void requests_add_queued(requests *q, uint32_t *count, uint64_t *tokens);
+/* Waits (a second at most) until the engine thread sleeps in requests_wait, and keeps it there until let go. */
+bool requests_hold_idle(requests *q);
+void requests_let_go(requests *q);
+
+void cond_init_monotonic(pthread_cond_t *c); /* timed waits by the monotonic clock */

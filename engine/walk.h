@@ -1,0 +1,58 @@
+/* engine/walk.h: walks a plan's slices down the program together, on any device.
+ *
+ * At each operator the rows of all slices that cover it form one batch. Rows join where their slice begins, leave into
+ * their frame where it ends, and once the last K and V are written only the rows whose next token is drawn go on. A pass
+ * that is stopped is its slices and their frames; walking the same slices again from there is all that resuming takes.
+ *
+ * No policy lives here. What must hold whatever the policy is checked: slices of one sequence form a staircase, frames
+ * hold exactly the rows that a slice takes up again, and no bound of the device is passed. */
+#pragma once
+#include <stdatomic.h>
+
+#include "engine/device.h"
+#include "scheduler/scheduler.h"
+
+/* What the walker must know of a sequence beside its slice. Pointers stay valid for the pass. */
+typedef struct {
+    const uint32_t *tokens; /* from the sequence's first */
+    uint32_t        prompt_tokens;
+    uint32_t        cached_tokens; /* of those, found in the cache when it was last admitted */
+    const uint32_t *pages;         /* as batch_run's */
+    uint32_t        page_count;
+    const sampling *params; /* read where the slice samples, like the rest */
+    const uint32_t *banned; /* ids that may not be drawn now, at most BANNED_MAX */
+    uint32_t        banned_count;
+    uint32_t        output_rows; /* rows at the slice's end whose next token is drawn: 1 */
+} walk_sequence;
+
+typedef struct {
+    const device_api *api;
+    device           *device;
+    const program    *program;
+    uint32_t          slices_max, slots_max, rows_max, outputs_max, frame_count, frame_rows, page_tokens;
+    const atomic_bool
+        *stop; /* read before each operator of a stoppable pass but its first and those of the logits; may be NULL */
+    void (*find)(void *context, const slice *s, walk_sequence *out);
+    void *find_context;
+} walker_config;
+
+typedef struct walker walker;
+walker               *walker_new(const walker_config *c);
+void                  walker_free(walker *w);
+
+typedef struct {
+    bool     stopped; /* before operator stop_op; nothing was sampled */
+    uint32_t stop_op;
+    uint32_t output_count;
+} walk_result;
+
+/* OK, or the device's error with the operator, its rows and the pass in front. */
+int walker_walk(walker *w, const plan *p, walk_result *out, error *err);
+
+/* What the last walk drew for slices[i] (which samples): its output_rows results in order of row. */
+const sampled *walker_sampled(const walker *w, uint32_t slice_index);
+uint32_t       walker_output_index(const walker *w, uint32_t slice_index); /* of the first of them, for read_logits */
+
+/* Time inside operators so far; and when an operator was last finished (any thread; monotonic clock, 0: never). */
+uint64_t walker_op_ns(const walker *w);
+uint64_t walker_progress_us(const walker *w);

@@ -1,0 +1,168 @@
+/* scheduler/life.c: how a sequence moves between waiting, prefilling, decoding and gone; see state.h. */
+#include <string.h>
+
+#include "base/error.h"
+#include "scheduler/state.h"
+
+/* ---- sorted lists of running sequences ---- */
+
+bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
+    waiting_entry x = entry_of(s, a), y = entry_of(s, b);
+    x.rank = y.rank = 0; /* who came back is told apart only in the queue */
+    return goes_before(&x, &y);
+}
+
+static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
+    return l == &s->decoding ? s->sequences[a].arrival < s->sequences[b].arrival : runs_before(s, a, b);
+}
+
+uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index) {
+    uint32_t low = 0, high = l->count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (list_before(s, l, l->sequences[middle], index)) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+static void list_add(scheduler *s, running_list *l, uint32_t index) {
+    check(running_count(s) < s->config.running_max);
+    uint32_t at = running_list_find(s, l, index);
+    memmove(l->sequences + at + 1, l->sequences + at, (l->count - at) * sizeof *l->sequences);
+    l->sequences[at] = index;
+    l->count++;
+}
+
+static void list_remove(scheduler *s, running_list *l, uint32_t index) {
+    uint32_t at = running_list_find(s, l, index);
+    check(at < l->count && l->sequences[at] == index);
+    l->count--;
+    memmove(l->sequences + at, l->sequences + at + 1, (l->count - at) * sizeof *l->sequences);
+}
+
+static running_list *list_of(scheduler *s, const sequence *q) {
+    return q->state == SEQUENCE_DECODING ? &s->decoding : &s->prefilling;
+}
+
+/* ---- slots and pages ---- */
+
+static void give_slot_back(scheduler *s, sequence *q) {
+    check(q->slot < s->config.running_max);
+    kvcache_release(s->kv, q->slot);
+    s->free_slots[s->free_slot_count++] = q->slot;
+    q->slot = NO_SLOT;
+}
+
+void candidate_clear(scheduler *s) {
+    if (s->candidate == NO_SEQUENCE) return;
+    give_slot_back(s, &s->sequences[s->candidate]);
+    s->candidate = NO_SEQUENCE;
+}
+
+void candidate_set(scheduler *s, uint32_t index) {
+    if (s->candidate == index) return;
+    candidate_clear(s);
+    sequence *q = &s->sequences[index];
+    check(q->state == SEQUENCE_WAITING && q->slot == NO_SLOT && s->free_slot_count > 0);
+    q->slot = s->free_slots[--s->free_slot_count];
+    s->candidate = index;
+}
+
+/* ---- waiting ---- */
+
+static void start_waiting(scheduler *s, uint32_t index) {
+    sequence *q = &s->sequences[index];
+    q->state = SEQUENCE_WAITING;
+    q->key = s->order->key(&(order_view){&q->request, q->arrival, q->known}, s->now_us);
+    waiting_add(&s->waiting, entry_of(s, index));
+    s->waiting_tokens += q->request.prompt_tokens;
+}
+
+static void stop_waiting(scheduler *s, uint32_t index) {
+    waiting_remove(&s->waiting, index);
+    check(s->waiting_tokens >= s->sequences[index].request.prompt_tokens);
+    s->waiting_tokens -= s->sequences[index].request.prompt_tokens;
+}
+
+void life_begin(scheduler *s, const scheduler_request *r) {
+    check(s->free_sequence_count > 0);
+    uint32_t index = s->free_sequences[--s->free_sequence_count];
+    /* the last token drawn is never computed: no place for it */
+    uint32_t pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1);
+    check(s->sequences[index].state == SEQUENCE_FREE);
+    s->sequences[index] = (sequence){
+        .request = *r, .arrival = ++s->arrivals, .known = r->prompt_tokens, .slot = NO_SLOT, .pages_ever = pages_ever};
+    id_map_add(&s->ids, r->id, index);
+    start_waiting(s, index);
+    s->totals.accepted++;
+}
+
+/* ---- running ---- */
+
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
+    sequence *q = &s->sequences[index];
+    check(s->candidate == index && cached_tokens < q->known);
+    stop_waiting(s, index);
+    s->candidate = NO_SEQUENCE;
+    s->stairs[q->slot] = (staircase){.done = cached_tokens, .cached = cached_tokens};
+    q->state = SEQUENCE_PREFILLING;
+    q->returning = false;
+    q->cached = cached_tokens;
+    if (q->lost > cached_tokens) {
+        q->recomputed += q->lost - cached_tokens;
+        s->totals.recomputed_tokens += q->lost - cached_tokens;
+    }
+    q->lost = 0;
+    if (q->preemptions == 0) s->totals.prompt_tokens += q->request.prompt_tokens;
+    s->totals.cache_queried_tokens += q->known;
+    s->totals.cache_hit_tokens += cached_tokens;
+    uint32_t held;
+    kvcache_pages(s->kv, q->slot, &held);
+    s->promised += q->pages_ever - held;
+    list_add(s, &s->prefilling, index);
+}
+
+void life_decode(scheduler *s, uint32_t index) {
+    sequence *q = &s->sequences[index];
+    check(q->state == SEQUENCE_PREFILLING && s->stairs[q->slot].open_count == 0);
+    list_remove(s, &s->prefilling, index);
+    q->state = SEQUENCE_DECODING;
+    list_add(s, &s->decoding, index);
+}
+
+static void stop_running(scheduler *s, uint32_t index) {
+    sequence *q = &s->sequences[index];
+    check(is_running(q) && !q->in_flight);
+    uint32_t held;
+    kvcache_pages(s->kv, q->slot, &held);
+    check(s->promised >= q->pages_ever - held);
+    s->promised -= q->pages_ever - held;
+    list_remove(s, list_of(s, q), index);
+    staircase_clear(&s->stairs[q->slot], &s->frames);
+    give_slot_back(s, q);
+}
+
+void life_send_back(scheduler *s, uint32_t index) {
+    sequence *q = &s->sequences[index];
+    q->lost = s->stairs[q->slot].done;
+    q->preemptions++;
+    q->returning = true;
+    s->totals.preempted++;
+    s->last_victim = q->arrival;
+    stop_running(s, index);
+    start_waiting(s, index);
+}
+
+void life_end(scheduler *s, uint32_t index) {
+    sequence *q = &s->sequences[index];
+    if (q->state == SEQUENCE_WAITING) {
+        if (s->candidate == index) candidate_clear(s);
+        stop_waiting(s, index);
+    } else {
+        stop_running(s, index);
+    }
+    id_map_remove(&s->ids, q->request.id);
+    q->state = SEQUENCE_FREE;
+    s->free_sequences[s->free_sequence_count++] = index;
+}

@@ -1,0 +1,68 @@
+/* scheduler/outcome.c: what a pass that was walked, or stopped on its way, means for its sequences. */
+#include "base/error.h"
+#include "scheduler/state.h"
+
+static void end_as(scheduler *s, uint32_t index, uint64_t *counter) {
+    life_end(s, index);
+    (*counter)++;
+}
+
+static void draw(scheduler *s, uint32_t index, const slice_outcome *o) {
+    sequence *q = &s->sequences[index];
+    check(s->stairs[q->slot].done == q->known);
+    check(q->request.tokens[q->known] == o->token); /* appended before it is reported */
+    q->known++;
+    s->totals.generated_tokens++;
+    check(o->finished || q->known < q->request.prompt_tokens + q->request.output_tokens_max);
+    if (o->finished) end_as(s, index, &s->totals.finished);
+    else if (q->state == SEQUENCE_PREFILLING) life_decode(s, index);
+}
+
+/* After the last of a sequence's slices. `o`: what it drew, or NULL. */
+static void settle(scheduler *s, uint32_t index, const slice_outcome *o) {
+    sequence  *q = &s->sequences[index];
+    staircase *st = &s->stairs[q->slot];
+    kv_content content = content_of(q);
+    if (st->open_count > 0) staircase_settle(st, s->config.op_count, &s->frames);
+    kvcache_publish(s->kv, q->slot, &content, st->done);
+    q->in_flight = false;
+    if (q->cancelled) end_as(s, index, &s->totals.cancelled);
+    else if (o) draw(s, index, o);
+}
+
+/* The rows of one slice got to where the pass ended, or to where the slice does. */
+static void climb_to(scheduler *s, const slice *x, slice_owner owner, uint32_t op) {
+    staircase *st = &s->stairs[x->slot];
+    uint32_t   reached = op < x->op_end ? op : x->op_end;
+    if (st->open_count == 0) { /* a decode */
+        check(st->done == x->token_begin && reached == s->config.op_count);
+        st->done = x->token_end;
+        return;
+    }
+    segment *g = &st->open[owner.segment];
+    check(g->token_begin == x->token_begin && g->token_end == x->token_end && g->op == x->op_begin);
+    if (reached > g->op) g->op = reached;
+}
+
+static void report(scheduler *s, uint64_t now_us, uint32_t op, const slice_outcome *outcomes) {
+    pass *p = &s->pass;
+    check(p->in_flight && now_us >= s->now_us);
+    s->now_us = now_us;
+    p->in_flight = false;
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        slice_owner owner = p->owners[i];
+        climb_to(s, &p->slices[i], owner, op);
+        bool last = i + 1 == p->slice_count || p->owners[i + 1].sequence != owner.sequence;
+        if (last) settle(s, owner.sequence, p->slices[i].samples && outcomes ? &outcomes[i] : NULL);
+    }
+}
+
+void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes) {
+    check(outcomes);
+    report(s, now_us, s->config.op_count, outcomes);
+}
+
+void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op) {
+    check(s->pass.stoppable && op > 0 && op < s->config.op_count);
+    report(s, now_us, op, NULL);
+}

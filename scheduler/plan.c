@@ -1,0 +1,288 @@
+/* scheduler/plan.c: one function composes the five axes into the next pass.
+ *
+ *     every decode gets its row            reclaim names who gives memory back where there is none to grow
+ *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
+ *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
+ *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
+ *
+ * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
+ * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
+#include "base/error.h"
+#include "scheduler/state.h"
+
+/* ---- decodes ---- */
+
+/* Room for the sequence's first `tokens` tokens. */
+static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
+    uint32_t held;
+    kvcache_pages(s->kv, q->slot, &held);
+    if (tokens <= (uint64_t)held * s->config.page_tokens) return true; /* nearly always */
+    uint32_t pages = pages_for(s, tokens);
+    if (!kvcache_grow(s->kv, q->slot, pages)) return false;
+    check(s->promised >= pages - held);
+    s->promised -= pages - held;
+    return true;
+}
+
+static void view_running(const scheduler *s, const running_list *l, running_view *out) {
+    for (uint32_t i = 0; i < l->count; i++) {
+        const sequence *q = &s->sequences[l->sequences[i]];
+        out[i] = (running_view){.arrival = q->arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
+        kvcache_pages(s->kv, q->slot, &out[i].pages);
+    }
+}
+
+/* The first in the queue gives up a page that it found in the cache and nobody else holds. */
+static bool take_from_queue(scheduler *s) {
+    return s->candidate != NO_SEQUENCE && kvcache_shorten(s->kv, s->sequences[s->candidate].slot);
+}
+
+static void send_somebody_back(scheduler *s) {
+    uint32_t count = running_count(s), decodes = s->decoding.count;
+    check(count >= 2); /* one alone always fits: submit refused what does not */
+    view_running(s, &s->decoding, s->views);
+    view_running(s, &s->prefilling, s->views + decodes);
+    uint32_t victim = s->reclaim->victim(s->views, count, s->last_victim);
+    check(victim < count && s->views[victim].arrival != s->last_victim);
+    life_send_back(s, victim < decodes ? s->decoding.sequences[victim] : s->prefilling.sequences[victim - decodes]);
+}
+
+/* Room for the row that each decode computes now. Who is sent back may be one that had its room, so it starts again. */
+static void grow_decodes(scheduler *s) {
+    for (uint32_t i = 0; i < s->decoding.count;) {
+        const sequence *q = &s->sequences[s->decoding.sequences[i]];
+        if (grow(s, q, q->known)) {
+            i++;
+        } else if (!take_from_queue(s)) {
+            send_somebody_back(s);
+            i = 0;
+        }
+    }
+}
+
+static slice *add_slice(scheduler *s, uint32_t index, uint32_t segment_index) {
+    pass     *p = &s->pass;
+    sequence *q = &s->sequences[index];
+    slice    *x = &p->slices[p->slice_count];
+    check(!q->cancelled && p->slice_count < s->config.batch_tokens_max);
+    p->owners[p->slice_count++] = (slice_owner){index, segment_index};
+    q->in_flight = true;
+    x->id = q->request.id;
+    x->slot = q->slot;
+    return x;
+}
+
+static void add_decodes(scheduler *s) {
+    for (uint32_t i = 0; i < s->decoding.count; i++) {
+        sequence *q = &s->sequences[s->decoding.sequences[i]];
+        check(s->stairs[q->slot].done + 1 == q->known && s->stairs[q->slot].open_count == 0);
+        check(kvcache_is_writable(s->kv, q->slot, q->known - 1, q->known));
+        slice *x = add_slice(s, s->decoding.sequences[i], 0);
+        x->token_begin = q->known - 1, x->token_end = q->known;
+        x->op_begin = 0, x->op_end = s->config.op_count;
+        x->frame_in = x->frame_out = (frame_place){NO_FRAME, 0};
+        x->samples = true;
+    }
+    s->pass.decode_rows = s->decoding.count;
+}
+
+/* ---- frames ---- */
+
+/* Reserves rows for a slice that may end early; the slices of a pass share frames. */
+static bool place_rows(scheduler *s, uint32_t rows, frame_place *out) {
+    frame_place *next = &s->pass.free_rows;
+    if (rows > s->config.frame_tokens) return false;
+    if (next->frame != NO_FRAME && rows <= s->config.frame_tokens - next->row) {
+        frame_join(&s->frames, next->frame);
+    } else {
+        uint32_t frame = frame_take(&s->frames);
+        if (frame == NO_FRAME) return false;
+        *next = (frame_place){frame, 0};
+    }
+    *out = *next;
+    next->row += rows;
+    return true;
+}
+
+static segment *segment_of(scheduler *s, uint32_t slice_index) {
+    slice_owner o = s->pass.owners[slice_index];
+    return &s->stairs[s->sequences[o.sequence].slot].open[o.segment];
+}
+
+/* A pass of prefill alone may be stopped at any operator if each slice has a place for its rows. All or nothing. */
+static bool make_stoppable(scheduler *s) {
+    pass *p = &s->pass;
+    if (p->decode_rows > 0 || p->crowded) return false;
+    uint32_t placed = 0;
+    bool     all = true;
+    for (; placed < p->slice_count && all; placed++) {
+        segment *g = segment_of(s, placed);
+        if (g->place.frame == NO_FRAME) all = place_rows(s, g->token_end - g->token_begin, &g->place);
+        p->slices[placed].frame_out = g->place;
+    }
+    for (uint32_t i = 0; i < placed && !all; i++) { /* undo: an uncut slice keeps no place */
+        segment *g = segment_of(s, i);
+        if (g->op > 0 || p->slices[i].op_end < s->config.op_count) continue;
+        frame_leave(&s->frames, g->place.frame);
+        g->place = p->slices[i].frame_out = (frame_place){NO_FRAME, 0};
+    }
+    return all;
+}
+
+/* ---- prefill ---- */
+
+static uint32_t rows_left(const scheduler *s) {
+    return s->config.batch_tokens_max - s->pass.decode_rows - s->pass.prefill_rows;
+}
+
+/* Asks the slicing policy; false: the pass takes no more. */
+static bool next_cut(const scheduler *s, const prefill_piece *piece, prefill_cut *cut) {
+    pass_budget budget = {s->pass.decode_rows, s->pass.prefill_rows, rows_left(s)};
+    if (budget.rows_left == 0 || !s->slicing->next(&s->config, &budget, piece, cut)) return false;
+    check(cut->tokens > 0 && cut->tokens <= piece->tokens && cut->tokens <= budget.rows_left);
+    check(cut->op_end > piece->op_begin && cut->op_end <= piece->op_end);
+    return true;
+}
+
+static void add_prefill_slice(scheduler *s, uint32_t index, uint32_t segment_index, uint32_t op_end) {
+    sequence      *q = &s->sequences[index];
+    const segment *g = &s->stairs[q->slot].open[segment_index];
+    check(kvcache_is_writable(s->kv, q->slot, g->token_begin, g->token_end));
+    slice *x = add_slice(s, index, segment_index);
+    x->token_begin = g->token_begin, x->token_end = g->token_end;
+    x->op_begin = g->op, x->op_end = op_end;
+    x->frame_in = g->op > 0 ? g->place : (frame_place){NO_FRAME, 0};
+    x->frame_out = g->place;
+    x->samples = g->token_end == q->known && op_end == s->config.op_count;
+    s->pass.prefill_rows += g->token_end - g->token_begin;
+    check(op_end == s->config.op_count || x->frame_out.frame != NO_FRAME);
+}
+
+/* How far a sequence's next tokens may go in this pass: as far as those before them get. */
+typedef struct {
+    uint32_t index, op_end;
+} climb;
+
+/* Takes up open[i], or its first part. */
+static bool resume(scheduler *s, climb *c, uint32_t i) {
+    staircase  *st = &s->stairs[s->sequences[c->index].slot];
+    segment     g = st->open[i];
+    prefill_cut cut;
+    if (g.op < c->op_end) {
+        if (!next_cut(s, &(prefill_piece){g.token_end - g.token_begin, g.op, c->op_end}, &cut)) return false;
+        bool splits = cut.tokens < g.token_end - g.token_begin;
+        if (!splits || i == 0) { /* else: only the first is ever split */
+            if (splits) staircase_split(st, 0, g.token_begin + cut.tokens, &s->frames);
+            bool crowded = st->open_count == SEGMENTS_MAX;
+            s->pass.crowded |= crowded;
+            uint32_t op_end = crowded ? c->op_end : cut.op_end;
+            add_prefill_slice(s, c->index, i, op_end);
+            if (!splits) {
+                c->op_end = op_end;
+                return true;
+            }
+        }
+    }
+    c->op_end = g.op;
+    return true;
+}
+
+/* Starts on the untouched tokens. Without a frame for a planned cut the slice runs to the end instead. */
+static bool start(scheduler *s, const climb *c) {
+    const sequence *q = &s->sequences[c->index];
+    staircase      *st = &s->stairs[q->slot];
+    uint32_t        begin = staircase_end(st);
+    prefill_cut     cut;
+    if (begin == q->known || c->op_end == 0 || st->open_count >= SEGMENTS_MAX - 1) return true;
+    if (!next_cut(s, &(prefill_piece){q->known - begin, 0, c->op_end}, &cut)) return false;
+    frame_place place = {NO_FRAME, 0};
+    if (cut.op_end < s->config.op_count && !place_rows(s, cut.tokens, &place)) {
+        if (c->op_end < s->config.op_count) return true;
+        cut.op_end = s->config.op_count;
+    }
+    uint32_t i = staircase_open(st, begin + cut.tokens);
+    st->open[i].place = place;
+    add_prefill_slice(s, c->index, i, cut.op_end);
+    return true;
+}
+
+/* The pieces of one prompt in order of tokens. false: the pass takes no more. */
+static bool add_prefill(scheduler *s, uint32_t index) {
+    staircase *st = &s->stairs[s->sequences[index].slot];
+    climb      c = {index, s->config.op_count};
+    for (uint32_t i = 0; i < st->open_count; i++)
+        if (!resume(s, &c, i)) return false;
+    return start(s, &c);
+}
+
+/* ---- admission ---- */
+
+static bool admit(scheduler *s, uint32_t index) {
+    candidate_set(s, index);
+    sequence   *q = &s->sequences[index];
+    kv_content  content = content_of(q);
+    prefill_cut cut;
+    /* the newest token must be computed: its logits draw the next one */
+    uint32_t cached = kvcache_match(s->kv, q->slot, &content, q->known - 1);
+    if (!next_cut(s, &(prefill_piece){q->known - cached, 0, s->config.op_count}, &cut)) return false;
+    uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
+    if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
+    admission_view v = {.needs_now = pages_for(s, tokens) - held,
+                        .needs_ever = q->pages_ever - held,
+                        .available = kvcache_available(s->kv),
+                        .running = running_count(s),
+                        .promised = s->promised};
+    if (v.needs_now > v.available || !s->admission->admits(&v)) return false;
+    life_admit(s, index, cached);
+    check(grow(s, q, tokens));
+    return true;
+}
+
+/* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
+static uint32_t newcomer(const scheduler *s, uint32_t next) {
+    const waiting_entry *first = waiting_first(&s->waiting);
+    if (!first || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
+    if (next < s->prefilling.count && !runs_before(s, first->sequence, s->prefilling.sequences[next])) return NO_SEQUENCE;
+    return first->sequence;
+}
+
+/* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
+ * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. */
+static void add_prefills(scheduler *s) {
+    bool open = true;
+    for (uint32_t i = 0;; i++) {
+        uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
+        if (index != NO_SEQUENCE && !admit(s, index)) {
+            open = false;
+            index = NO_SEQUENCE;
+        }
+        if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
+        if (index == NO_SEQUENCE || !add_prefill(s, index)) return;
+    }
+}
+
+/* ---- the pass ---- */
+
+bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
+    pass *p = &s->pass;
+    check(!p->in_flight && now_us >= s->now_us);
+    s->now_us = now_us;
+    p->slice_count = p->decode_rows = p->prefill_rows = 0;
+    p->crowded = false;
+    p->free_rows = (frame_place){NO_FRAME, 0};
+
+    grow_decodes(s);
+    add_decodes(s);
+    add_prefills(s);
+    p->stoppable = make_stoppable(s);
+
+    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting.count == 0)); /* somebody can always go on */
+    check(p->decode_rows + p->prefill_rows <= s->config.batch_tokens_max);
+    p->in_flight = p->slice_count > 0;
+    *out = (plan){.slice_count = p->slice_count,
+                  .slices = p->slices,
+                  .decode_rows = p->decode_rows,
+                  .prefill_rows = p->prefill_rows,
+                  .stoppable = p->stoppable && p->in_flight};
+    return p->in_flight;
+}

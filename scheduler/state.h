@@ -1,0 +1,112 @@
+/* scheduler/state.h: what the scheduler remembers; for the files of this folder only.
+ *
+ * A sequence is waiting, prefilling or decoding, or its record is free:
+ *
+ *     submit ──▶ WAITING ──admit──▶ PREFILLING ──its last known token crossed all operators──▶ DECODING
+ *                   ▲                   │                                                         │
+ *                   └────── reclaim ────┴─────────────────────────────────────────────────────────┤
+ *     end (finished or cancelled) from any state                                                  ▼
+ *
+ * Invariants (check.c): every record is in exactly one of the four; the two running lists hold each running sequence once,
+ * in order of going first (prefilling) and of arrival (decoding); slots are taken by running sequences and by at most one
+ * waiting one, the *candidate*: the first in the queue, which keeps the cached pages it found while it waits for memory,
+ * so that they are looked up once and not evicted meanwhile. Running work that must grow takes them first, from the last. */
+#pragma once
+#include "kvcache/kvcache.h"
+#include "scheduler/id_map.h"
+#include "scheduler/policy.h"
+#include "scheduler/staircase.h"
+#include "scheduler/waiting.h"
+
+#define NO_SLOT UINT32_MAX
+
+typedef enum { SEQUENCE_FREE, SEQUENCE_WAITING, SEQUENCE_PREFILLING, SEQUENCE_DECODING } sequence_state;
+
+typedef struct {
+    scheduler_request request;
+    uint64_t          arrival, key; /* its number, from 1; of the order policy */
+    uint32_t          known;        /* tokens: prompt and generated */
+    uint32_t          slot;         /* also its list in the kvcache and its staircase; NO_SLOT */
+    uint32_t          pages_ever;   /* for its longest possible life */
+    uint32_t          cached;       /* tokens found when last admitted */
+    uint32_t          lost;         /* tokens that were done when memory was last taken back; 0 once admitted again */
+    uint32_t          preemptions, recomputed;
+    uint8_t           state; /* sequence_state */
+    bool              returning, in_flight, cancelled;
+} sequence;
+
+/* The running sequences of one kind, sorted. */
+typedef struct {
+    uint32_t  count;
+    uint32_t *sequences; /* [running_max] */
+} running_list;
+
+/* Whose slice it is, and which of its open segments (prefill). */
+typedef struct {
+    uint32_t sequence, segment;
+} slice_owner;
+
+/* The pass that is being planned or is in flight. */
+typedef struct {
+    bool         in_flight, stoppable;
+    bool         crowded; /* a staircase has no segment to spare: must run to its end */
+    uint32_t     slice_count, decode_rows, prefill_rows;
+    frame_place  free_rows; /* where this pass places the next rows to be suspended */
+    slice       *slices;    /* [slices_max] */
+    slice_owner *owners;    /* [slices_max] */
+} pass;
+
+struct scheduler {
+    scheduler_config     config;
+    const order_api     *order;
+    const admission_api *admission;
+    const slicing_api   *slicing;
+    const reclaim_api   *reclaim;
+
+    uint64_t now_us, arrivals;
+    uint64_t promised; /* pages that the running may still need in their longest possible lives */
+    uint64_t last_victim;
+
+    sequence     *sequences;      /* [waiting_max + running_max] */
+    uint32_t     *free_sequences; /* stack */
+    uint32_t      sequence_count, free_sequence_count;
+    id_map        ids;
+    waiting_queue waiting;
+    uint64_t      waiting_tokens;
+    uint32_t      candidate; /* NO_SEQUENCE */
+
+    running_list  prefilling, decoding;
+    uint32_t     *free_slots; /* stack of [running_max] */
+    uint32_t      free_slot_count;
+    staircase    *stairs; /* [running_max] by slot */
+    running_view *views;  /* [running_max], of reclaim */
+    frame_pool    frames;
+    kvcache      *kv;
+
+    pass            pass;
+    scheduler_stats totals; /* the counters only */
+    void           *memory; /* of everything above */
+};
+
+static inline uint32_t running_count(const scheduler *s) { return s->prefilling.count + s->decoding.count; }
+static inline uint32_t pages_for(const scheduler *s, uint32_t tokens) {
+    return tokens / s->config.page_tokens + (tokens % s->config.page_tokens != 0);
+}
+static inline kv_content content_of(const sequence *q) { return (kv_content){q->request.tokens, q->request.cache_salt}; }
+static inline bool is_running(const sequence *q) { return q->state == SEQUENCE_PREFILLING || q->state == SEQUENCE_DECODING; }
+static inline waiting_entry entry_of(const scheduler *s, uint32_t index) {
+    const sequence *q = &s->sequences[index];
+    return (waiting_entry){q->returning ? 0 : 1, index, q->key, q->arrival};
+}
+
+/* ---- life.c: how a sequence moves between its states ---- */
+void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens); /* the candidate -> prefilling */
+void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
+void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */
+void life_end(scheduler *s, uint32_t index);                           /* any -> free */
+
+void     candidate_set(scheduler *s, uint32_t index); /* gives it a slot; the one before loses its own */
+void     candidate_clear(scheduler *s);
+bool     runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by the order's key, then by arrival */
+uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index); /* where it is or would go */

@@ -1,0 +1,232 @@
+/* server/api.c: which path is answered by whom. What needs no body is answered here at once, from memory and from the
+ * engine's snapshot, so that it takes the same short time whatever the engine is doing. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "server/service.h"
+
+enum { PAGE_MAX_BYTES = 4 << 20 };
+
+/* ---- answers without a body to read ---- */
+static void answer(service *sv, http_conn *c, const http_reply *r) {
+    sv->metrics.count.answers[r->status / 100]++;
+    http_answer(c, r);
+}
+
+static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
+    answer(sv, c,
+           &(http_reply){status, "application/json", status == 503 ? "Retry-After: 1\r\n" : NULL, json->data, json->size});
+}
+
+static void answer_fault(service *sv, http_conn *c, const fault *f, const char *headers) {
+    buf json;
+    buf_init(&json, 8192);
+    fault_write(f, &json);
+    answer(sv, c, &(http_reply){fault_status(f), "application/json", headers, json.data, json.size});
+    buf_free(&json);
+}
+
+typedef struct {
+    bool        live, ready;
+    const char *status;
+} health;
+
+static health read_health(service *sv, engine_snapshot *s) {
+    *s = (engine_snapshot){0};
+    if (sv->phase == PHASE_LOADING) return (health){true, false, "loading"};
+    engine_read_snapshot(sv->engine, s);
+    if (s->failed[0]) return (health){false, false, "failed"};
+    if (sv->stalled) return (health){false, false, "stalled"};
+    if (sv->phase == PHASE_DRAINING) return (health){true, false, "draining"};
+    return (health){true, true, s->pass_started_us ? "busy" : "idle"};
+}
+
+static void answer_health(service *sv, http_conn *c, bool want_ready) {
+    engine_snapshot s;
+    health          h = read_health(sv, &s);
+    buf             json;
+    buf_init(&json, 4096);
+    buf_printf(&json, "{\"status\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_pages_free\":%u,\"kv_pages\":%u", h.status,
+               s.scheduler.running, s.scheduler.waiting, s.scheduler.pages_free + s.scheduler.pages_cached,
+               s.scheduler.pages_total);
+    if (s.failed[0]) buf_str(&json, ",\"failure\":"), json_quote(&json, s.failed, strlen(s.failed));
+    buf_str(&json, "}");
+    answer_json(sv, c, (want_ready ? h.ready : h.live) ? 200 : 503, &json);
+    buf_free(&json);
+}
+
+static void get_live(service *sv, http_conn *c) { answer_health(sv, c, false); }
+static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, true); }
+
+static void get_metrics(service *sv, http_conn *c) {
+    engine_snapshot s = {0};
+    if (sv->engine) engine_read_snapshot(sv->engine, &s);
+    listener_facts facts = listener_read_facts(sv->listener);
+    buf            text;
+    buf_init(&text, PAGE_MAX_BYTES);
+    metrics_write(&(metrics_view){&sv->metrics, &s, sv->model_name, facts.connections, facts.accepted, facts.turned_away,
+                                  sv->http.refused, sv->start_time_s},
+                  &text);
+    answer(sv, c, &(http_reply){200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.size});
+    buf_free(&text);
+}
+
+static void write_model(const service *sv, buf *json) {
+    buf_str(json, "{\"id\":");
+    json_quote(json, sv->model_name, strlen(sv->model_name));
+    buf_printf(json, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"penstock\",\"root\":", (long long)sv->created_s);
+    json_quote(json, sv->model_name, strlen(sv->model_name));
+    buf_str(json, ",\"parent\":null,\"max_model_len\":");
+    if (sv->context_max) buf_printf(json, "%u}", sv->context_max);
+    else buf_str(json, "null}");
+}
+
+static void get_models(service *sv, http_conn *c) {
+    buf json;
+    buf_init(&json, 8192);
+    buf_str(&json, "{\"object\":\"list\",\"data\":[");
+    write_model(sv, &json);
+    buf_str(&json, "]}");
+    answer_json(sv, c, 200, &json);
+    buf_free(&json);
+}
+
+/* A model's name as it stands in a path: percent-encoded. False where it cannot be one. */
+static bool decode_path(const char *s, size_t n, char *out, size_t size) {
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned value = (unsigned char)s[i];
+        if (s[i] == '%') {
+            char digits[3] = {0};
+            if (n - i < 3 || !strchr("0123456789abcdefABCDEF", s[i + 1]) || !strchr("0123456789abcdefABCDEF", s[i + 2]))
+                return false;
+            memcpy(digits, s + i + 1, 2);
+            sscanf(digits, "%x", &value);
+            i += 2;
+        }
+        if (value == 0 || used + 1 >= size) return false;
+        out[used++] = (char)value;
+    }
+    out[used] = 0;
+    return true;
+}
+
+static void get_model(service *sv, http_conn *c) {
+    static const char prefix[] = "/v1/models/";
+    size_t            n;
+    const char       *path = http_path(c, &n);
+    char              name[512];
+    fault             f;
+    if (!decode_path(path + sizeof prefix - 1, n - (sizeof prefix - 1), name, sizeof name)) name[0] = 0;
+    if (strcmp(name, sv->model_name) != 0) {
+        fault_set(&f, FAULT_MODEL, "model", "The model '%.200s' does not exist; '%.200s' is served here.", name,
+                  sv->model_name);
+        return answer_fault(sv, c, &f, NULL);
+    }
+    buf json;
+    buf_init(&json, 4096);
+    write_model(sv, &json);
+    answer_json(sv, c, 200, &json);
+    buf_free(&json);
+}
+
+static void get_version(service *sv, http_conn *c) {
+    buf json;
+    buf_init(&json, 1024);
+    buf_printf(&json, "{\"version\":\"%s\",\"device\":\"%s\"}", PENSTOCK_VERSION,
+               sv->engine ? engine_device_name(sv->engine) : "");
+    answer_json(sv, c, 200, &json);
+    buf_free(&json);
+}
+
+static void get_page(service *sv, http_conn *c) {
+    answer(
+        sv, c,
+        &(http_reply){200, "text/html; charset=utf-8",
+                      "Cache-Control: no-cache\r\n"
+                      "X-Content-Type-Options: nosniff\r\n"
+                      "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                      "connect-src 'self'; img-src data:; frame-ancestors 'none'\r\n",
+                      page_begin, (size_t)(page_end - page_begin)});
+}
+
+/* ---- routes ---- */
+static const struct {
+    const char *path; /* one that ends in '/' is a prefix */
+    void (*get)(service *sv, http_conn *c);
+    const exchange_kind *post;
+} routes[] = {
+    {"/v1/chat/completions", NULL, &chat_exchange},
+    {"/v1/completions", NULL, &completion_exchange},
+    {"/tokenize", NULL, &tokenize_exchange},
+    {"/detokenize", NULL, &detokenize_exchange},
+    {"/v1/models", get_models, NULL},
+    {"/v1/models/", get_model, NULL},
+    {"/health", get_live, NULL},
+    {"/live", get_live, NULL},
+    {"/ready", get_ready, NULL},
+    {"/metrics", get_metrics, NULL},
+    {"/version", get_version, NULL},
+    {"/", get_page, NULL},
+};
+enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
+
+static int find_route(const char *path, size_t n) {
+    for (int i = 0; i < ROUTE_COUNT; i++) {
+        size_t length = strlen(routes[i].path);
+        bool   prefix = length > 1 && routes[i].path[length - 1] == '/';
+        if ((prefix ? n > length : n == length) && memcmp(path, routes[i].path, length) == 0) return i;
+    }
+    return -1;
+}
+
+static const char *allowed_methods(int route) { return routes[route].post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS"; }
+
+static void refuse_method(service *sv, http_conn *c, int route) {
+    fault f;
+    char  headers[64];
+    snprintf(headers, sizeof headers, "Allow: %s\r\n", allowed_methods(route));
+    if (c->parser.method == HTTP_OPTIONS) return answer(sv, c, &(http_reply){.status = 204, .headers = headers});
+    fault_set(&f, FAULT_METHOD, NULL, "%s is answered to %s only.", routes[route].path, allowed_methods(route));
+    answer_fault(sv, c, &f, headers);
+}
+
+/* JSON, or nothing said: curl users. Never what a form of another site could send without asking. */
+static bool is_json(const http_conn *c) {
+    size_t            n;
+    const char       *type = http_header(c, "content-type", &n);
+    static const char json[] = "application/json";
+    return !type || (n >= sizeof json - 1 && strncasecmp(type, json, sizeof json - 1) == 0 &&
+                     (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1])));
+}
+
+static void post(service *sv, http_conn *c, int route) {
+    fault f = {0};
+    if (!is_json(c)) fault_set(&f, FAULT_MEDIA, NULL, "The body must be JSON: send Content-Type: application/json.");
+    else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
+    else if (sv->phase == PHASE_DRAINING) fault_set(&f, FAULT_DRAINING, NULL, "The server is shutting down.");
+    if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path);
+    if (f.kind == FAULT_DRAINING) sv->metrics.count.refused_draining++;
+    answer_fault(sv, c, &f, fault_retry(&f) ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL);
+}
+
+void api_request(void *sv_, http_conn *c) {
+    service    *sv = sv_;
+    size_t      n;
+    const char *path = http_path(c, &n);
+    int         route = find_route(path, n);
+    uint8_t     method = c->parser.method;
+    fault       f;
+    if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
+    if (route < 0) {
+        fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);
+        return answer_fault(sv, c, &f, NULL);
+    }
+    if (method == HTTP_POST && routes[route].post) return post(sv, c, route);
+    if ((method == HTTP_GET || method == HTTP_HEAD) && routes[route].get) return routes[route].get(sv, c);
+    refuse_method(sv, c, route);
+}

@@ -1,0 +1,158 @@
+/* server/exchange.c: one HTTP request from its body to its answer.
+ *
+ * begin -> prepare (here, or on a worker) -> finish or refuse -> ... -> release. The client may leave at any point: then
+ * `conn` is NULL and whoever holds the exchange next lets it go. A worker's exchange is never freed under it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "server/service.h"
+
+static bool id_char(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("-_.:/+=", c));
+}
+
+static bool take_id(exchange *x, const char *given, size_t n) {
+    if (!given || n == 0 || n > 128) return false;
+    for (size_t i = 0; i < n; i++)
+        if (!id_char(given[i])) return false;
+    memcpy(x->id, given, n);
+    x->id[n] = 0;
+    return x->named = true;
+}
+
+void exchange_rename(exchange *x, const char *id) {
+    if (id && !x->named) take_id(x, id, strlen(id));
+}
+
+/* The client's X-Request-Id where it can be repeated safely, else one of our own. */
+static void choose_id(exchange *x, const http_conn *c) {
+    size_t      n = 0;
+    const char *given = http_header(c, "x-request-id", &n);
+    if (take_id(x, given, n)) return;
+    uint64_t serial = ++x->service->exchange_serial;
+    snprintf(x->id, sizeof x->id, "%016llx%08llx", (unsigned long long)hash_u64(&serial, sizeof serial, x->service->id_salt),
+             (unsigned long long)(serial & 0xFFFFFFFF));
+}
+
+static void copy_header(const http_conn *c, const char *name, char *out, size_t size) {
+    size_t      n = 0;
+    const char *value = http_header(c, name, &n);
+    if (n >= size) n = size - 1;
+    if (value) memcpy(out, value, n);
+}
+
+static void go_on(exchange *x) {
+    x->prepared_us = clock_us();
+    metrics_observe(&x->service->metrics, HIST_PREPARE, (double)(x->prepared_us - x->arrived_us) * 1e-6);
+    buf_free(&x->body);
+    if (!x->conn) exchange_release(x);
+    else if (x->fault.kind) exchange_refuse(x);
+    else x->kind->finish(x);
+}
+
+static void work(uv_work_t *w) {
+    exchange *x = w->data;
+    x->kind->prepare(x);
+}
+
+static void work_done(uv_work_t *w, int status) {
+    exchange *x = w->data;
+    listener *l = x->service->listener;
+    (void)status;
+    x->working = false;
+    if (x->conn) listener_touch(x->conn);
+    go_on(x);
+    listener_flush(l);
+}
+
+void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path) {
+    exchange *x = calloc(1, kind->size);
+    if (!x) fatal("out of memory for a request");
+    x->kind = kind, x->service = sv, x->conn = c, x->path = path;
+    x->arrived_us = clock_us();
+    x->body = http_take_body(c);
+    choose_id(x, c);
+    copy_header(c, "x-session-id", x->session, sizeof x->session);
+    copy_header(c, "x-llm-d-inference-fairness-id", x->fairness, sizeof x->fairness);
+    c->exchange = x;
+    sv->metrics.count.exchanges++;
+    x->work.data = x;
+    if (x->body.size > sv->config->worker_body_bytes) {
+        x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
+        if (x->working) return;
+    }
+    kind->prepare(x);
+    go_on(x);
+}
+
+void exchange_headers(const exchange *x, buf *out) {
+    buf_str(out, "X-Request-Id: "), buf_str(out, x->id), buf_str(out, "\r\n");
+    if (!x->fault.kind) return;
+    if (x->fault.retry_after_s) buf_printf(out, "Retry-After: %u\r\n", x->fault.retry_after_s);
+    buf_str(out, fault_retry(&x->fault) ? "x-should-retry: true\r\n" : "x-should-retry: false\r\n");
+}
+
+void exchange_answer(exchange *x, int status, const buf *json) {
+    buf headers;
+    buf_init(&headers, 1024);
+    exchange_headers(x, &headers);
+    x->status = status;
+    x->service->metrics.count.answers[status / 100]++;
+    http_answer(x->conn, &(http_reply){status, "application/json", headers.data, json->data, json->size});
+    listener_touch(x->conn);
+    x->conn = NULL;
+    buf_free(&headers);
+}
+
+static void log_refusal(const exchange *x) {
+    if (!log_enabled(LOG_INFO)) return;
+    char text[800];
+    buf  members;
+    snprintf(text, sizeof text, "%s %s %d: %s", x->id, x->path, x->status, x->fault.message);
+    buf_init(&members, 4096);
+    buf_printf(&members, "\"request\":\"%s\",\"path\":\"%s\",\"status\":%d,\"code\":\"%s\"", x->id, x->path, x->status,
+               fault_code(&x->fault) ? fault_code(&x->fault) : "");
+    log_object(LOG_INFO, "request", text, members.data);
+    buf_free(&members);
+}
+
+void exchange_refuse(exchange *x) {
+    buf json;
+    buf_init(&json, 8192);
+    fault_write(&x->fault, &json);
+    counters *count = &x->service->metrics.count;
+    int       status = fault_status(&x->fault);
+    if (status == 429) count->refused_full++;
+    else if (status < 500) count->refused_invalid++;
+    exchange_answer(x, status, &json);
+    buf_free(&json);
+    log_refusal(x);
+    exchange_release(x);
+}
+
+void exchange_release(exchange *x) {
+    x->service->metrics.count.exchanges--;
+    x->kind->destroy(x);
+    buf_free(&x->body);
+    free(x);
+}
+
+/* The client left. */
+void api_gone(void *sv_, http_conn *c) {
+    service  *sv = sv_;
+    exchange *x = c->exchange;
+    c->exchange = NULL;
+    if (!x) return;
+    x->conn = NULL;
+    sv->metrics.count.clients_gone++;
+    if (!x->working) x->kind->lost(x);
+}
+
+void api_drained(void *sv_, http_conn *c) {
+    (void)sv_;
+    if (c->exchange) generation_drained(c->exchange);
+}

@@ -1,0 +1,371 @@
+#include "server/generation.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+/* ---- engine requests by id: the slot in the low bits, a serial above, so that a late event of a reused slot finds
+ * nothing ---- */
+enum { SLOT_BITS = 24 };
+#define SLOT_NONE UINT32_MAX
+
+static void table_grow(request_table *t) {
+    uint32_t capacity = t->capacity ? t->capacity * 2 : 64;
+    check(capacity <= 1u << SLOT_BITS);
+    void *grown = realloc(t->slots, capacity * sizeof *t->slots);
+    if (!grown) fatal("out of memory for %u requests", capacity);
+    t->slots = grown;
+    for (uint32_t i = t->capacity; i < capacity; i++) {
+        t->slots[i].id = 0;
+        t->slots[i].next_free = i + 1 < capacity ? i + 1 : SLOT_NONE;
+    }
+    t->first_free = t->capacity;
+    t->capacity = capacity;
+}
+
+static uint64_t table_add(request_table *t, generation *g, uint32_t choice_index) {
+    if (t->capacity == 0 || t->first_free == SLOT_NONE) table_grow(t);
+    uint32_t slot = t->first_free;
+    t->first_free = t->slots[slot].next_free;
+    t->slots[slot].id = ++t->serial << SLOT_BITS | slot;
+    t->slots[slot].owner = g;
+    t->slots[slot].choice = choice_index;
+    t->live++;
+    return t->slots[slot].id;
+}
+
+static generation *table_find(const request_table *t, uint64_t id, uint32_t *choice_index) {
+    uint32_t slot = id & ((1u << SLOT_BITS) - 1);
+    if (slot >= t->capacity || t->slots[slot].id != id) return NULL;
+    *choice_index = t->slots[slot].choice;
+    return t->slots[slot].owner;
+}
+
+static void table_remove(request_table *t, uint64_t id) {
+    uint32_t slot = id & ((1u << SLOT_BITS) - 1);
+    t->slots[slot].id = 0;
+    t->slots[slot].next_free = t->first_free;
+    t->first_free = slot;
+    t->live--;
+}
+
+/* ---- the end ---- */
+static void log_generation(const generation *g) {
+    if (!log_enabled(LOG_INFO)) return;
+    uint64_t prompt = 0, cached = 0, output = 0, now = clock_us(), first = 0, queued = 0;
+    uint32_t preemptions = 0, recomputed = 0;
+    int      status = g->base.status;
+    for (uint32_t i = 0; i < g->choice_count; i++) {
+        const generation_choice *k = &g->choices[i];
+        output += k->text.token_count, preemptions += k->ledger.preemptions, recomputed += k->ledger.recomputed_tokens;
+        if (i % g->choices_per_prompt == 0) cached += k->ledger.cached_tokens;
+        if (k->first_us && (!first || k->first_us < first)) first = k->first_us;
+        if (k->ledger.admitted_us > k->ledger.submitted_us && k->ledger.admitted_us - k->ledger.submitted_us > queued)
+            queued = k->ledger.admitted_us - k->ledger.submitted_us;
+    }
+    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
+    double prepare_ms = (double)(g->base.prepared_us - g->base.arrived_us) * 1e-3;
+    double first_ms = first ? (double)(first - g->base.arrived_us) * 1e-3 : 0,
+           total_ms = (double)(now - g->base.arrived_us) * 1e-3;
+    char text[512];
+    buf  members;
+    snprintf(text, sizeof text,
+             "%s %s %d: %" PRIu64 " prompt tokens (%" PRIu64 " cached), %" PRIu64
+             " generated; %.1f ms in all, %.1f to the first token, "
+             "%.1f queued",
+             g->base.id, g->base.path, status, prompt, cached, output, total_ms, first_ms, (double)queued * 1e-3);
+    buf_init(&members, 4096);
+    buf_printf(&members,
+               "\"request\":\"%s\",\"path\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"prompt_tokens\":%" PRIu64
+               ",\"cached_tokens\":%" PRIu64 ",\"output_tokens\":%" PRIu64 ",\"preemptions\":%u,\"recomputed_tokens\":%u"
+               ",\"prepare_ms\":%.3f,\"queue_ms\":%.3f,\"first_token_ms\":%.3f,\"total_ms\":%.3f",
+               g->base.id, g->base.path, status, g->params.stream ? "true" : "false", g->choice_count, prompt, cached,
+               output, preemptions, recomputed, prepare_ms, (double)queued * 1e-3, first_ms, total_ms);
+    log_object(LOG_INFO, "request", text, members.data);
+    buf_free(&members);
+}
+
+static void release_if_done(generation *g) {
+    if (g->base.conn || g->in_engine) return;
+    log_generation(g);
+    exchange_release(&g->base);
+}
+
+static void cancel_all(generation *g) {
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].engine_id) engine_cancel(g->base.service->engine, g->choices[i].engine_id);
+}
+
+static void generation_lost(exchange *x) {
+    generation *g = generation_of(x);
+    x->status = 499; /* as proxies log a client that left; nobody is sent this */
+    cancel_all(g);
+    release_if_done(g);
+}
+
+static void generation_destroy(exchange *x) {
+    generation *g = generation_of(x);
+    for (uint32_t i = 0; i < g->choice_count; i++) choice_free(&g->choices[i].text);
+    for (uint32_t i = 0; i < g->prompt_count; i++) free(g->prompts[i].ids), free(g->prompts[i].text);
+    free(g->choices), free(g->prompts);
+    buf_free(&g->prefix);
+    params_free(&g->params);
+}
+
+/* An answer that cannot be completed: as a status where none was sent, else as an event in the stream. */
+static void fail(generation *g) {
+    exchange *x = &g->base;
+    cancel_all(g);
+    if (g->streaming) {
+        reply_stream_fail(g, &x->fault);
+        x->conn = NULL;
+        return;
+    }
+    buf json;
+    buf_init(&json, 8192);
+    fault_write(&x->fault, &json);
+    exchange_answer(x, fault_status(&x->fault), &json);
+    buf_free(&json);
+}
+
+/* ---- into the engine ---- */
+static uint32_t *copy_of(const void *items, uint32_t count) {
+    uint32_t *copy = malloc((count + 1) * sizeof *copy);
+    if (!copy) fatal("out of memory for %u tokens", count);
+    if (count) memcpy(copy, items, count * sizeof *copy);
+    return copy;
+}
+
+/* Seconds after which a place in the queue is likely: what is ahead, at the pace of the last requests. */
+static uint32_t predict_wait_s(const service *sv) {
+    const histogram *h = &sv->metrics.histograms[HIST_END_TO_END];
+    double           mean_s = h->count ? h->sum / (double)h->count : 1;
+    return mean_s < 1 ? 1 : mean_s > 60 ? 60 : (uint32_t)mean_s;
+}
+
+static void submit_failed(generation *g, const error *err) {
+    fault *f = &g->base.fault;
+    if (err->code == ERR_FULL) {
+        fault_set(f, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err->text);
+        f->retry_after_s = predict_wait_s(g->base.service);
+        g->base.service->metrics.count.refused_full++;
+    } else if (err->code == ERR_TOO_LARGE) {
+        fault_set(f, FAULT_CONTEXT, g->base.kind->endpoint == ENDPOINT_CHAT ? "messages" : "prompt", "%.400s.", err->text);
+    } else if (err->code == ERR_INVALID) {
+        fault_set(f, FAULT_INVALID, NULL, "%.400s.", err->text);
+    } else {
+        fault_set(f, err->code == ERR_CANCELLED ? FAULT_DRAINING : FAULT_DEVICE, NULL, "%.400s.", err->text);
+        f->retry_after_s = 1;
+    }
+}
+
+static int submit_choice(generation *g, uint32_t index, error *err) {
+    generation_choice *k = &g->choices[index];
+    generation_prompt *prompt = &g->prompts[k->prompt];
+    service           *sv = g->base.service;
+    bool               last = (index + 1) % g->choices_per_prompt == 0 && !g->params.return_token_ids;
+    engine_request     r = {
+            .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count),
+            .prompt_tokens = prompt->count,
+            .output_tokens_max = prompt->output_tokens_max,
+            .output_tokens_min = (uint32_t)g->params.min_tokens,
+            .params = g->sampling,
+            .ignore_eos = g->params.ignore_eos,
+            .stop_id_count = g->params.stop_id_count,
+            .priority = g->priority,
+            .tenant = g->tenant,
+            .cache_salt = g->cache_salt,
+    };
+    memcpy(r.stop_ids, g->params.stop_ids, sizeof r.stop_ids);
+    r.params.seed += index;
+    r.params.bias_count = g->params.bias_count;
+    r.params.bias_ids = r.params.bias_count ? copy_of(g->params.bias_ids, r.params.bias_count) : NULL;
+    r.params.bias_values = r.params.bias_count ? (float *)copy_of(g->params.bias_values, r.params.bias_count) : NULL;
+    r.id = table_add(&sv->requests, g, index);
+    int code = engine_submit(sv->engine, &r, err);
+    if (code == OK) {
+        k->engine_id = r.id;
+        g->in_engine++;
+        if (last) prompt->ids = NULL;
+        return OK;
+    }
+    table_remove(&sv->requests, r.id);
+    if (!last) free(r.tokens);
+    free((void *)(uintptr_t)r.params.bias_ids), free((void *)(uintptr_t)r.params.bias_values);
+    return code;
+}
+
+static void make_choices(generation *g) {
+    uint32_t count = g->prompt_count * g->choices_per_prompt;
+    g->choices = calloc(count, sizeof *g->choices);
+    if (!g->choices) fatal("out of memory for %u choices", count);
+    for (uint32_t i = 0; i < count; i++) {
+        choice_init(&g->choices[i].text, &g->rules);
+        g->choices[i].prompt = i / g->choices_per_prompt;
+        g->choices[i].index = i;
+    }
+    g->choice_count = g->open = count;
+    g->created_s = time(NULL);
+    if (!g->params.has_seed) g->sampling.seed = hash_u64(g->base.id, strlen(g->base.id), g->base.service->id_salt);
+}
+
+static void finish_reply(generation *g) {
+    if (g->streaming) reply_stream_end(g);
+    else reply_whole(g);
+    release_if_done(g);
+}
+
+/* Everything that was asked for is in the prompt: nothing to generate. */
+static void answer_echo(generation *g) {
+    for (uint32_t i = 0; i < g->choice_count; i++) choice_finish(&g->choices[i].text, CHOICE_LENGTH);
+    g->open = 0;
+    for (uint32_t i = 0; g->streaming && i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
+    finish_reply(g);
+}
+
+static void generation_finish(exchange *x) {
+    generation *g = generation_of(x);
+    service    *sv = x->service;
+    error       err = {0};
+    uint32_t    count = g->prompt_count * g->choices_per_prompt;
+    bool        nothing = g->prompts[0].output_tokens_max == 0;
+    make_choices(g);
+    if (sv->requests_max && !nothing && sv->requests.live + count > sv->requests_max)
+        error_set(&err, ERR_FULL, "%u requests are running or waiting", sv->requests.live);
+    for (uint32_t i = 0; i < count && !err.code && !nothing; i++) submit_choice(g, i, &err);
+    if (err.code) {
+        submit_failed(g, &err);
+        fail(g);
+        return release_if_done(g);
+    }
+    metrics_observe(&sv->metrics, HIST_N, (double)g->params.n);
+    metrics_observe(&sv->metrics, HIST_MAX_TOKENS, g->prompts[0].output_tokens_max);
+    sv->metrics.count.unknown_parameters += g->params.unknown_count;
+    if (g->params.unknown_count && !sv->unknown_logged) {
+        sv->unknown_logged = true;
+        log_warn(
+            "request",
+            "a request holds parameters that nobody knows, the first of them '%s'; they are ignored, and this is said once",
+            g->params.unknown_first);
+    }
+    if (g->params.stream) reply_stream_begin(g);
+    if (nothing) answer_echo(g);
+}
+
+/* ---- out of the engine ---- */
+static void observe_token(service *sv, generation *g, generation_choice *k) {
+    uint64_t now = clock_us();
+    if (!k->first_us) {
+        k->first_us = now;
+        metrics_observe(&sv->metrics, HIST_TIME_TO_FIRST_TOKEN, (double)(now - g->base.arrived_us) * 1e-6);
+    } else {
+        metrics_observe(&sv->metrics, HIST_INTER_TOKEN, (double)(now - k->last_us) * 1e-6);
+    }
+    k->last_us = now;
+}
+
+static double span_s(uint64_t from_us, uint64_t to_us) { return to_us > from_us ? (double)(to_us - from_us) * 1e-6 : 0; }
+
+static void observe_end(service *sv, generation *g, const generation_choice *k, const engine_event *e) {
+    metrics              *m = &sv->metrics;
+    const request_ledger *l = &k->ledger;
+    uint32_t              n = k->text.token_count;
+    if (k->text.end == CHOICE_STOPPED) m->count.finished_stop++;
+    else if (k->text.end == CHOICE_LENGTH) m->count.finished_length++;
+    else if (e->reason == FINISH_ERROR) m->count.finished_error++;
+    else m->count.finished_abort++;
+    metrics_observe(m, HIST_PROMPT_TOKENS, g->prompts[k->prompt].count);
+    metrics_observe(m, HIST_OUTPUT_TOKENS, n);
+    metrics_observe(m, HIST_END_TO_END, span_s(g->base.arrived_us, clock_us()));
+    if (!l->admitted_us) return;
+    metrics_observe(m, HIST_QUEUE, span_s(l->submitted_us, l->admitted_us));
+    if (!k->first_us) return;
+    metrics_observe(m, HIST_PREFILL, span_s(l->admitted_us, l->first_token_us));
+    metrics_observe(m, HIST_DECODE, span_s(l->first_token_us, l->finished_us));
+    metrics_observe(m, HIST_INFERENCE, span_s(l->admitted_us, l->finished_us));
+    if (n > 1) metrics_observe(m, HIST_TIME_PER_TOKEN, span_s(k->first_us, k->last_us) / (n - 1));
+}
+
+static void end_choice(generation *g, generation_choice *k, const engine_event *e) {
+    exchange *x = &g->base;
+    if (e->reason == FINISH_STOP) choice_finish(&k->text, CHOICE_STOPPED);
+    else if (e->reason == FINISH_LENGTH) choice_finish(&k->text, CHOICE_LENGTH);
+    else if (k->text.end == CHOICE_GROWING) {
+        choice_finish(&k->text, CHOICE_FAILED);
+        if (e->reason == FINISH_ERROR)
+            fault_set(&x->fault, FAULT_INTERNAL, NULL, "The request failed: %.400s.",
+                      e->message ? e->message : "no reason given");
+        else fault_set(&x->fault, FAULT_DRAINING, NULL, "The request was cancelled by the server.");
+    }
+}
+
+/* Text that a slow reader does not take is kept until it is too much: then the reader is cut off. */
+static bool reader_too_slow(generation *g) {
+    const http_conn *c = g->base.conn;
+    uint64_t         held = c->out.size + c->in_flight;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        held += g->choices[i].text.text.size + g->choices[i].text.entry_count * sizeof(logprob_entry) +
+                g->choices[i].text.top_count * sizeof(logprob_top);
+    return held > g->base.service->config->write_buffer_max_bytes;
+}
+
+/* What an event changed goes to the client. */
+static void tell(generation *g, generation_choice *k) {
+    service *sv = g->base.service;
+    listener_touch(g->base.conn);
+    if (g->base.fault.kind) return fail(g);
+    if (g->streaming && g->base.conn->in_flight == 0)
+        reply_stream_choice(g, k); /* with bytes in flight, tokens gather and go out as one event once they are taken */
+    else if (g->streaming && reader_too_slow(g)) {
+        sv->metrics.count.readers_too_slow++;
+        return http_abort(g->base.conn); /* calls generation_lost */
+    }
+    if (g->open) return;
+    for (uint32_t i = 0; g->streaming && i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
+    if (g->streaming) reply_stream_end(g);
+    else reply_whole(g);
+}
+
+void generation_event(service *sv, const engine_event *e) {
+    uint32_t    index;
+    generation *g = table_find(&sv->requests, e->id, &index);
+    if (!g) return;
+    generation_choice *k = &g->choices[index];
+    bool               was_open = k->text.end == CHOICE_GROWING;
+    k->ledger = e->ledger;
+    if (e->has_token && was_open) {
+        observe_token(sv, g, k);
+        if (choice_take(&k->text, &e->token, !e->token_is_stop) && !e->finished) engine_cancel(sv->engine, e->id);
+    }
+    if (e->finished) {
+        end_choice(g, k, e);
+        observe_end(sv, g, k, e);
+        table_remove(&sv->requests, e->id);
+        k->engine_id = 0;
+        g->in_engine--;
+    }
+    if (was_open && k->text.end != CHOICE_GROWING) g->open--;
+    if (g->base.conn && was_open) {
+        g->in_engine++; /* telling may lose the client, which must not release the generation under us */
+        tell(g, k);
+        g->in_engine--;
+    }
+    release_if_done(g);
+}
+
+void generation_drained(exchange *x) {
+    generation *g = generation_of(x);
+    if (x->kind->lost != generation_lost || !g->streaming) return;
+    for (uint32_t i = 0; i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
+}
+
+const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,   generation_prepare,
+                                     generation_finish,  generation_lost, generation_destroy};
+const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare,
+                                           generation_finish,  generation_lost,     generation_destroy};

@@ -1,0 +1,57 @@
+/* server/generation.h: one request for text: its prompts, its choices, and the engine requests that feed them.
+ *
+ *     prepare (any thread)  generation_prepare.c  JSON -> prompts as token ids, rules, limits
+ *     submit (I/O thread)   generation.c          one engine request per choice: all of them, or none
+ *     events                generation.c          tokens -> choices; a choice that ends closes its engine request
+ *     answer                reply.c               one JSON answer, or server-sent events as the choices grow
+ *
+ * A generation lives until its last engine request has reported its end, also when its client is long gone. */
+#pragma once
+#include "server/choice.h"
+#include "server/service.h"
+
+typedef struct {
+    uint32_t *ids; /* owned; NULL once the engine has the last copy */
+    uint32_t  count, output_tokens_max;
+    char     *text; /* owned; for echo */
+    uint32_t  text_chars;
+} generation_prompt;
+
+typedef struct {
+    choice         text;
+    uint32_t       prompt, index;     /* index: as the client sees it */
+    uint64_t       engine_id;         /* 0: not there, or done */
+    uint64_t       first_us, last_us; /* tokens received */
+    bool           closed;            /* its end was told (stream) */
+    request_ledger ledger;
+} generation_choice;
+
+struct generation {
+    exchange       base; /* first */
+    request_params params;
+    choice_rules   rules;
+    sampling       sampling; /* seed of choice 0; without bias arrays */
+    int32_t        priority;
+    uint64_t       tenant, cache_salt;
+
+    generation_prompt *prompts;
+    generation_choice *choices; /* prompt-major */
+    uint32_t           prompt_count, choice_count, choices_per_prompt;
+    uint32_t           open;      /* choices still growing */
+    uint32_t           in_engine; /* engine requests whose end was not reported yet */
+    bool               streaming; /* the head of the stream is out */
+    buf                prefix;    /* what every event begins with */
+    int64_t            created_s;
+};
+
+static inline generation *generation_of(exchange *x) { return (generation *)x; }
+
+void generation_prepare(exchange *x);
+
+/* ---- reply.c ---- */
+void reply_stream_begin(generation *g);
+/* Sends what is ready of a choice, and its end if it has ended. */
+void reply_stream_choice(generation *g, generation_choice *k);
+void reply_stream_end(generation *g);                  /* usage where asked for, [DONE] */
+void reply_stream_fail(generation *g, const fault *f); /* the error as an event; no [DONE]; closes */
+void reply_whole(generation *g);

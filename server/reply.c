@@ -1,0 +1,358 @@
+/* server/reply.c: what a client reads: one JSON answer, or events as the choices grow (OpenAI's shapes, chat and legacy).
+ *
+ * Order of a stream: for each choice a role chunk with empty content, its text, an empty delta with the finish reason; then
+ * usage with empty choices where asked for; then [DONE]. A stream that fails ends with an error object and no [DONE], so
+ * that no client takes it for complete. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/generation.h"
+
+enum { ANSWER_MAX_BYTES = 512 << 20 };
+
+static bool is_chat(const generation *g) { return g->base.kind->endpoint == ENDPOINT_CHAT; }
+
+static const char *finish_name(choice_end end) {
+    switch (end) {
+    case CHOICE_STOPPED: return "\"stop\"";
+    case CHOICE_LENGTH: return "\"length\"";
+    default: return "null";
+    }
+}
+
+/* ---- parts ---- */
+static void write_ids(buf *out, const uint32_t *ids, uint32_t n) {
+    buf_char(out, '[');
+    for (uint32_t i = 0; i < n; i++) buf_printf(out, i ? ",%u" : "%u", ids[i]);
+    buf_char(out, ']');
+}
+
+static void write_logprob(buf *out, float value) {
+    buf_printf(out, "%.7g", value >= -9999.0f ? (double)value : -9999.0); /* minus infinity and NaN are not JSON */
+}
+
+static void token_bytes(const generation *g, uint32_t id, buf *out) {
+    buf_clear(out);
+    if (g->rules.tokenizer) tokenizer_token_bytes(g->rules.tokenizer, id, out);
+    else buf_printf(out, " %u", id);
+}
+
+/* "token": ..., "logprob": ..., "bytes": [...] without braces. */
+static void write_token(const generation *g, buf *out, uint32_t id, float logprob) {
+    buf bytes;
+    buf_init(&bytes, 4096);
+    token_bytes(g, id, &bytes);
+    buf_str(out, "\"token\":");
+    json_quote(out, bytes.data ? bytes.data : "", bytes.size);
+    buf_str(out, ",\"logprob\":");
+    write_logprob(out, logprob);
+    buf_str(out, ",\"bytes\":[");
+    for (size_t i = 0; i < bytes.size; i++) buf_printf(out, i ? ",%u" : "%u", (unsigned char)bytes.data[i]);
+    buf_char(out, ']');
+    buf_free(&bytes);
+}
+
+static void write_chat_logprobs(const generation *g, const choice *c, buf *out) {
+    buf_str(out, "{\"content\":[");
+    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
+        const logprob_entry *e = &c->entries[i];
+        buf_str(out, i > c->entry_sent ? ",{" : "{");
+        write_token(g, out, e->token, e->logprob);
+        buf_str(out, ",\"top_logprobs\":[");
+        for (uint32_t t = 0; t < e->top_count; t++) {
+            buf_str(out, t ? ",{" : "{");
+            write_token(g, out, c->tops[e->top_begin + t].token, c->tops[e->top_begin + t].logprob);
+            buf_char(out, '}');
+        }
+        buf_str(out, "]}");
+    }
+    buf_str(out, "],\"refusal\":null}");
+}
+
+static void write_token_text(const generation *g, buf *out, buf *scratch, uint32_t id) {
+    token_bytes(g, id, scratch);
+    json_quote(out, scratch->data ? scratch->data : "", scratch->size);
+}
+
+/* Text to log-probability: the alternatives, and the token itself where it is not among them. Of tokens that read the same
+ * only the likelier one can be told. */
+static void write_legacy_tops(const generation *g, const choice *c, const logprob_entry *e, buf *out, buf *scratch) {
+    bool     listed = false;
+    uint32_t written = 0;
+    buf_char(out, '{');
+    for (uint32_t t = 0; t < e->top_count + 1; t++) {
+        bool     chosen = t == e->top_count;
+        uint32_t id = chosen ? e->token : c->tops[e->top_begin + t].token;
+        if (chosen && listed) break;
+        listed |= id == e->token;
+        if (written++) buf_char(out, ',');
+        write_token_text(g, out, scratch, id);
+        buf_char(out, ':');
+        write_logprob(out, chosen ? e->logprob : c->tops[e->top_begin + t].logprob);
+    }
+    buf_char(out, '}');
+}
+
+static void write_legacy_logprobs(const generation *g, const choice *c, uint32_t offset_chars, buf *out) {
+    buf scratch;
+    buf_init(&scratch, 4096);
+    buf_str(out, "{\"tokens\":[");
+    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
+        if (i > c->entry_sent) buf_char(out, ',');
+        write_token_text(g, out, &scratch, c->entries[i].token);
+    }
+    buf_str(out, "],\"token_logprobs\":[");
+    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
+        if (i > c->entry_sent) buf_char(out, ',');
+        write_logprob(out, c->entries[i].logprob);
+    }
+    buf_str(out, "],\"top_logprobs\":[");
+    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
+        if (i > c->entry_sent) buf_char(out, ',');
+        write_legacy_tops(g, c, &c->entries[i], out, &scratch);
+    }
+    buf_str(out, "],\"text_offset\":[");
+    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++)
+        buf_printf(out, i > c->entry_sent ? ",%u" : "%u", c->entries[i].char_begin + offset_chars);
+    buf_str(out, "]}");
+    buf_free(&scratch);
+}
+
+static uint32_t echo_chars(const generation *g, const generation_choice *k) {
+    const char *text = g->params.echo ? g->prompts[k->prompt].text : NULL;
+    uint32_t    chars = 0;
+    for (; text && *text; text++) chars += ((unsigned char)*text & 0xC0) != 0x80;
+    return chars;
+}
+
+static void write_logprobs(const generation *g, const generation_choice *k, buf *out) {
+    if (!g->rules.logprobs || k->text.entry_sent == k->text.entry_ready) buf_str(out, "null");
+    else if (is_chat(g)) write_chat_logprobs(g, &k->text, out);
+    else write_legacy_logprobs(g, &k->text, echo_chars(g, k), out);
+}
+
+static void write_usage(const generation *g, buf *out) {
+    uint64_t prompt = 0, cached = 0, output = 0;
+    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
+    for (uint32_t i = 0; i < g->choice_count; i++) {
+        output += g->choices[i].text.token_count;
+        if (i % g->choices_per_prompt == 0) cached += g->choices[i].ledger.cached_tokens;
+    }
+    buf_printf(out,
+               "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,\"prompt_tokens_details\":{"
+               "\"cached_tokens\":"
+               "%llu}}",
+               (unsigned long long)prompt, (unsigned long long)output, (unsigned long long)(prompt + output),
+               (unsigned long long)cached);
+}
+
+/* The members that every chunk and every answer begins with. */
+static void write_opening(const generation *g, buf *out, const char *object) {
+    const service *sv = g->base.service;
+    buf_printf(out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", is_chat(g) ? "chatcmpl" : "cmpl",
+               g->base.id, object, (long long)g->created_s);
+    json_quote(out, sv->model_name, strlen(sv->model_name));
+    buf_printf(out, ",\"system_fingerprint\":\"%s\"", sv->fingerprint);
+}
+
+/* ---- streams ---- */
+static buf *event_begin(generation *g) {
+    buf *out = http_chunk_begin(g->base.conn);
+    buf_append(out, g->prefix.data, g->prefix.size);
+    return out;
+}
+
+static void event_end(generation *g, buf *out) {
+    buf_char(out, ']');
+    if (g->params.include_usage) {
+        buf_str(out, ",\"usage\":");
+        if (g->params.usage_each) write_usage(g, out);
+        else buf_str(out, "null");
+    }
+    buf_str(out, "}\n\n");
+    http_chunk_end(g->base.conn);
+}
+
+static void write_prompt_ids(const generation *g, const generation_choice *k, buf *out) {
+    if (!g->params.return_token_ids) return;
+    buf_str(out, ",\"prompt_token_ids\":");
+    write_ids(out, g->prompts[k->prompt].ids, g->prompts[k->prompt].count);
+}
+
+/* The first event of a choice: the role in a chat; before a legacy completion only what was asked to be repeated. */
+static void first_event(generation *g, generation_choice *k) {
+    const char *echo = g->params.echo ? g->prompts[k->prompt].text : NULL;
+    if (!is_chat(g) && !echo && !g->params.return_token_ids) return;
+    buf *out = event_begin(g);
+    if (is_chat(g)) {
+        buf_printf(out, "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}", k->index);
+    } else {
+        buf_printf(out, "{\"index\":%u,\"text\":", k->index);
+        json_quote(out, echo ? echo : "", echo ? strlen(echo) : 0);
+    }
+    buf_str(out, ",\"logprobs\":null,\"finish_reason\":null");
+    write_prompt_ids(g, k, out);
+    buf_char(out, '}');
+    event_end(g, out);
+}
+
+void reply_stream_begin(generation *g) {
+    exchange *x = &g->base;
+    buf       headers;
+    buf_init(&headers, 1024);
+    exchange_headers(x, &headers);
+    buf_str(&headers, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    x->status = 200;
+    x->service->metrics.count.answers[2]++;
+    http_stream_begin(x->conn,
+                      &(http_reply){.status = 200, .type = "text/event-stream; charset=utf-8", .headers = headers.data});
+    buf_free(&headers);
+    buf_init(&g->prefix, 8192);
+    buf_str(&g->prefix, "data: ");
+    write_opening(g, &g->prefix, is_chat(g) ? "chat.completion.chunk" : "text_completion");
+    buf_str(&g->prefix, ",\"choices\":[");
+    g->streaming = true;
+    for (uint32_t i = 0; i < g->choice_count; i++) first_event(g, &g->choices[i]);
+    listener_touch(x->conn);
+}
+
+static void write_new_ids(const generation *g, const choice *c, buf *out) {
+    if (!g->rules.ids) return;
+    buf_str(out, ",\"token_ids\":");
+    write_ids(out, c->ids + c->id_sent, c->id_count - c->id_sent);
+}
+
+static void text_event(generation *g, generation_choice *k) {
+    const choice *c = &k->text;
+    const char   *text = c->text.data ? c->text.data + c->sent : "";
+    buf          *out = event_begin(g);
+    buf_printf(out, is_chat(g) ? "{\"index\":%u,\"delta\":{\"content\":" : "{\"index\":%u,\"text\":", k->index);
+    json_quote(out, text, choice_unsent(c));
+    buf_str(out, is_chat(g) ? "},\"logprobs\":" : ",\"logprobs\":");
+    write_logprobs(g, k, out);
+    buf_str(out, ",\"finish_reason\":null");
+    write_new_ids(g, c, out);
+    buf_char(out, '}');
+    event_end(g, out);
+}
+
+static void finish_event(generation *g, generation_choice *k) {
+    buf *out = event_begin(g);
+    buf_printf(out,
+               is_chat(g) ? "{\"index\":%u,\"delta\":{},\"logprobs\":null,\"finish_reason\":%s"
+                          : "{\"index\":%u,\"text\":\"\",\"logprobs\":null,\"finish_reason\":%s",
+               k->index, finish_name(k->text.end));
+    buf_char(out, '}');
+    event_end(g, out);
+}
+
+void reply_stream_choice(generation *g, generation_choice *k) {
+    choice *c = &k->text;
+    if (k->closed) return;
+    if (choice_unsent(c) || c->entry_ready > c->entry_sent || (g->rules.ids && c->id_count > c->id_sent)) {
+        text_event(g, k);
+        choice_sent(c, true);
+    }
+    if (c->end == CHOICE_GROWING) return;
+    k->closed = true;
+    finish_event(g, k);
+}
+
+void reply_stream_end(generation *g) {
+    http_conn *c = g->base.conn;
+    if (g->params.include_usage) {
+        buf *out = http_chunk_begin(c);
+        buf_append(out, g->prefix.data, g->prefix.size);
+        buf_str(out, "],\"usage\":");
+        write_usage(g, out);
+        buf_str(out, "}\n\n");
+        http_chunk_end(c);
+    }
+    buf_str(http_chunk_begin(c), "data: [DONE]\n\n");
+    http_chunk_end(c);
+    http_stream_end(c, false);
+    g->base.conn = NULL;
+}
+
+void reply_stream_fail(generation *g, const fault *f) {
+    http_conn *c = g->base.conn;
+    buf       *out = http_chunk_begin(c);
+    g->base.status = fault_status(f);
+    buf_str(out, "data: ");
+    fault_write(f, out);
+    buf_str(out, "\n\n");
+    http_chunk_end(c);
+    http_stream_end(c, true);
+}
+
+/* ---- one answer ---- */
+static void write_message(const generation *g, const generation_choice *k, buf *out) {
+    const choice *c = &k->text;
+    const char   *text = c->text.data ? c->text.data : "", *echo = g->params.echo ? g->prompts[k->prompt].text : NULL;
+    if (is_chat(g)) {
+        buf_str(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+        json_quote(out, text, c->ready);
+        buf_str(out, ",\"refusal\":null}");
+        return;
+    }
+    buf_str(out, ",\"text\":");
+    json_quote(out, echo ? echo : "", echo ? strlen(echo) : 0);
+    out->size--; /* the closing quote: the answer follows the prompt in one string */
+    size_t at = out->size;
+    json_quote(out, text, c->ready);
+    if (buf_overflowed(out)) return;
+    memmove(out->data + at, out->data + at + 1, out->size - at); /* and its opening one */
+    out->size--;
+}
+
+static void write_choice(const generation *g, const generation_choice *k, uint32_t index, buf *out) {
+    buf_printf(out, "{\"index\":%u", index);
+    write_message(g, k, out);
+    buf_str(out, ",\"logprobs\":");
+    write_logprobs(g, k, out);
+    buf_printf(out, ",\"finish_reason\":%s", finish_name(k->text.end));
+    write_new_ids(g, &k->text, out);
+    write_prompt_ids(g, k, out);
+    buf_char(out, '}');
+}
+
+static int likelier(const void *a, const void *b) {
+    const generation_choice *const *x = a, *const *y = b;
+    double                          p = (*x)->text.logprob_sum / ((*x)->text.token_count ? (*x)->text.token_count : 1);
+    double                          q = (*y)->text.logprob_sum / ((*y)->text.token_count ? (*y)->text.token_count : 1);
+    return p != q ? (p < q) - (p > q) : ((*x)->index > (*y)->index) - ((*x)->index < (*y)->index);
+}
+
+/* The n choices of each prompt, the likeliest per token where more were drawn. */
+static void write_choices(const generation *g, buf *out) {
+    uint32_t                 per = g->choices_per_prompt, index = 0;
+    const generation_choice *order[CHOICES_LIMIT];
+    for (uint32_t p = 0; p < g->prompt_count; p++) {
+        for (uint32_t i = 0; i < per; i++) order[i] = &g->choices[p * per + i];
+        if (per > (uint32_t)g->params.n) qsort(order, per, sizeof *order, likelier);
+        for (uint32_t i = 0; i < (uint32_t)g->params.n; i++) {
+            if (index) buf_char(out, ',');
+            write_choice(g, order[i], index++, out);
+        }
+    }
+}
+
+void reply_whole(generation *g) {
+    buf json;
+    buf_init(&json, ANSWER_MAX_BYTES);
+    write_opening(g, &json, is_chat(g) ? "chat.completion" : "text_completion");
+    buf_str(&json, ",\"choices\":[");
+    write_choices(g, &json);
+    buf_str(&json, "],\"usage\":");
+    write_usage(g, &json);
+    buf_char(&json, '}');
+    if (buf_overflowed(&json)) {
+        fault_set(&g->base.fault, FAULT_INTERNAL, NULL, "The answer is larger than %d bytes.", ANSWER_MAX_BYTES);
+        buf_clear(&json);
+        fault_write(&g->base.fault, &json);
+    }
+    exchange_answer(&g->base, g->base.fault.kind ? 500 : 200, &json);
+    buf_free(&json);
+}

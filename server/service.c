@@ -1,0 +1,194 @@
+/* server/service.c: the daemon's life: bind, load, serve, drain.
+ *
+ * The I/O thread runs one loop and never waits for the engine: the engine wakes it, and what it has to say is read in
+ * batches, each connection written once per batch. */
+#include "server/service.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+enum { EVENTS_PER_BATCH = 256, WATCH_MS = 500, DRAIN_WATCH_MS = 20 };
+
+/* ---- engine to clients ---- */
+static void wake(void *context) { uv_async_send(context); }
+
+static void on_wake(uv_async_t *async) {
+    service     *sv = async->data;
+    engine_event events[EVENTS_PER_BATCH];
+    uint32_t     n;
+    if (!sv->engine) return;
+    while ((n = engine_next(sv->engine, events, EVENTS_PER_BATCH)) > 0) {
+        sv->http.now_us = clock_us();
+        for (uint32_t i = 0; i < n; i++) generation_event(sv, &events[i]);
+        listener_flush(sv->listener);
+    }
+}
+
+/* ---- progress ---- */
+/* By change and not by the engine's own clock, which on the sim device is a virtual one. */
+static void watch_progress(service *sv) {
+    engine_snapshot s;
+    engine_read_snapshot(sv->engine, &s);
+    uint64_t mark = s.passes_done * 31 + s.last_progress_us, now = clock_us();
+    bool     works = s.pass_started_us || s.scheduler.running || s.scheduler.waiting;
+    if (mark != sv->progress_mark || !works) sv->progress_mark = mark, sv->progress_us = now;
+    bool stalled = now - sv->progress_us > sv->config->stall_us;
+    if (stalled != sv->stalled)
+        log_line(stalled ? LOG_ERROR : LOG_INFO, "server",
+                 stalled ? "the engine has work and makes no progress" : "the engine makes progress again");
+    sv->stalled = stalled;
+    if (s.failed[0] && sv->failure.code == OK) {
+        error_set(&sv->failure, ERR_DEVICE, "%s", s.failed);
+        log_error("server", "the device failed: %s", s.failed);
+        uv_stop(&sv->loop);
+    }
+}
+
+static void watch_drain(service *sv) {
+    bool busy = sv->metrics.count.exchanges || sv->requests.live || listener_read_facts(sv->listener).connections;
+    if (!busy || clock_us() > sv->drain_until_us) uv_stop(&sv->loop);
+}
+
+static void on_watch(uv_timer_t *timer) {
+    service *sv = timer->data;
+    if (sv->engine) watch_progress(sv);
+    if (sv->phase == PHASE_DRAINING) watch_drain(sv);
+}
+
+/* ---- signals ---- */
+static void on_signal(uv_signal_t *handle, int number) {
+    service *sv = handle->data;
+    if (sv->phase == PHASE_LOADING) _exit(0); /* nobody was promised anything yet */
+    if (sv->phase == PHASE_DRAINING) {
+        log_warn("server", "a second signal: stopping at once");
+        _exit(128 + number);
+    }
+    log_info("server", "draining: %llu requests may finish within %llu s", (unsigned long long)sv->metrics.count.exchanges,
+             (unsigned long long)(sv->config->drain_us / 1000000));
+    sv->phase = PHASE_DRAINING;
+    sv->drain_until_us = clock_us() + sv->config->drain_us;
+    listener_stop(sv->listener);
+    uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
+}
+
+/* ---- loading ---- */
+static void load(uv_work_t *work) {
+    service    *sv = work->data;
+    const char *dir;
+    sv->failure.code = OK;
+    if (engine_open(&sv->engine, sv->engine_settings, &sv->failure) != OK) return;
+    if (!(dir = engine_model_dir(sv->engine))) return;
+    if (tokenizer_open(&sv->tokenizer, dir, &sv->failure) != OK) return;
+    chat_format_open(&sv->chat, dir, sv->config->chat_template, &sv->failure);
+}
+
+static void say_ready(const service *sv) {
+    char url[128];
+    bool v6 = strchr(sv->config->host, ':') != NULL;
+    snprintf(url, sizeof url, "http://%s%s%s:%u", v6 ? "[" : "", sv->config->host, v6 ? "]" : "",
+             listener_read_facts(sv->listener).port);
+    log_info("server", "ready: %s on %s at %s", sv->model_name, engine_device_name(sv->engine), url);
+    if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
+}
+
+static uint32_t smaller(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+
+static void loaded(uv_work_t *work, int status) {
+    service             *sv = work->data;
+    const engine_config *ec = sv->engine_settings;
+    (void)status;
+    if (sv->failure.code != OK) return uv_stop(&sv->loop);
+    uint64_t pages_tokens = (uint64_t)ec->device_settings.page_count * ec->device_settings.page_tokens;
+    sv->vocab_size = engine_facts(sv->engine)->vocab_size;
+    sv->context_max = engine_context_max(sv->engine);
+    if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
+    sv->requests_max = (uint64_t)ec->scheduler_settings.running_max + ec->scheduler_settings.waiting_max;
+    sv->progress_us = clock_us();
+    sv->phase = PHASE_SERVING;
+    say_ready(sv);
+}
+
+/* ---- construction ---- */
+static void name_model(service *sv) {
+    const char *path = sv->engine_settings->model, *name = sv->config->model_name;
+    if (!name || !*name) {
+        size_t n = strlen(path);
+        while (n > 1 && path[n - 1] == '/') n--;
+        const char *slash = memrchr(path, '/', n);
+        const char *begin = slash && n > 1 ? slash + 1 : path;
+        snprintf(sv->model_name, sizeof sv->model_name, "%.*s", (int)(n - (size_t)(begin - path)), begin);
+    } else {
+        snprintf(sv->model_name, sizeof sv->model_name, "%s", name);
+    }
+    /* What could change an answer from one day to the next, in a word: program, model, device. */
+    char what[640];
+    int  n = snprintf(what, sizeof what, "%s %.255s %.255s", PENSTOCK_VERSION, path,
+                     sv->engine_settings->device ? sv->engine_settings->device : "");
+    snprintf(sv->fingerprint, sizeof sv->fingerprint, "fp_%012llx",
+             (unsigned long long)(hash_u64(what, (size_t)n, 0) >> 16));
+}
+
+static void open_handles(service *sv) {
+    static const int numbers[2] = {SIGTERM, SIGINT};
+    uv_async_init(&sv->loop, &sv->wake, on_wake);
+    uv_timer_init(&sv->loop, &sv->watch);
+    sv->wake.data = sv->watch.data = sv->load.data = sv;
+    for (int i = 0; i < 2; i++) {
+        uv_signal_init(&sv->loop, &sv->signals[i]);
+        sv->signals[i].data = sv;
+        uv_signal_start(&sv->signals[i], on_signal, numbers[i]);
+    }
+    uv_timer_start(&sv->watch, on_watch, WATCH_MS, WATCH_MS);
+}
+
+/* After the loop has stopped: what still runs is cancelled, and the ends of it are waited for, briefly. */
+static void finish(service *sv) {
+    uint64_t until = clock_us() + 1000000;
+    if (sv->listener) listener_close(sv->listener);
+    uv_close((uv_handle_t *)&sv->watch, NULL);
+    for (int i = 0; i < 2; i++) uv_close((uv_handle_t *)&sv->signals[i], NULL);
+    while (sv->metrics.count.exchanges && clock_us() < until) {
+        on_wake(&sv->wake);
+        uv_run(&sv->loop, UV_RUN_NOWAIT);
+        if (sv->engine) engine_wait(sv->engine, 10);
+    }
+    if (sv->engine) engine_close(sv->engine);
+    uv_close((uv_handle_t *)&sv->wake, NULL);
+    uv_run(&sv->loop, UV_RUN_DEFAULT);
+    if (sv->listener) listener_free(sv->listener);
+    if (sv->chat) chat_format_close(sv->chat);
+    if (sv->tokenizer) tokenizer_close(sv->tokenizer);
+    free(sv->requests.slots);
+    uv_loop_close(&sv->loop);
+}
+
+int server_run(const server_config *c, engine_config *ec, error *err) {
+    service *sv = calloc(1, sizeof *sv);
+    if (!sv) fatal("out of memory for the server");
+    sv->config = c, sv->engine_settings = ec;
+    sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
+    if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
+    sv->http = (http_server){.config = c, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
+    signal(SIGPIPE, SIG_IGN);
+    setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */
+    uv_loop_init(&sv->loop);
+    open_handles(sv);
+    name_model(sv);
+    ec->wake = wake, ec->wake_context = &sv->wake;
+    if (listener_open(&sv->listener, &sv->loop, &sv->http, &sv->failure) == OK) {
+        uv_queue_work(&sv->loop, &sv->load, load, loaded);
+        uv_run(&sv->loop, UV_RUN_DEFAULT);
+    }
+    finish(sv);
+    *err = sv->failure;
+    free(sv);
+    return err->code;
+}

@@ -1,0 +1,108 @@
+/* server/service.h: what the files of the server share: the daemon, and an exchange, which is one HTTP request being worked
+ * on.
+ *
+ * Everything here belongs to the I/O thread, except that an exchange's `prepare` may run on a worker. What it may read there
+ * (configuration, tokenizer, template, facts of the model) does not change once the daemon serves. */
+#pragma once
+#include <uv.h>
+
+#include "engine/engine.h"
+#include "models/chat.h"
+#include "server/fault.h"
+#include "server/http.h"
+#include "server/listener.h"
+#include "server/metrics.h"
+#include "server/params.h"
+
+typedef struct exchange   exchange;
+typedef struct generation generation;
+
+typedef enum { PHASE_LOADING, PHASE_SERVING, PHASE_DRAINING } service_phase;
+
+/* Engine requests by id, so that an event finds its choice, or nothing where that is long gone. */
+typedef struct {
+    struct {
+        uint64_t    id; /* 0: free */
+        generation *owner;
+        uint32_t    choice, next_free;
+    } * slots;
+    uint32_t capacity, first_free, live;
+    uint64_t serial;
+} request_table;
+
+typedef struct service {
+    const server_config *config;
+    engine_config       *engine_settings;
+    uv_loop_t            loop;
+    uv_async_t           wake;
+    uv_signal_t          signals[2];
+    uv_timer_t           watch; /* progress, and the end of draining */
+    uv_work_t            load;
+    http_server          http;
+    listener            *listener;
+    service_phase        phase;
+    error                failure; /* why the loop ended, if not by a signal */
+
+    /* once loaded */
+    engine      *engine;
+    tokenizer   *tokenizer;               /* NULL: the model has none */
+    chat_format *chat;                    /* NULL likewise */
+    uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
+    uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
+
+    char          model_name[256], fingerprint[32];
+    int64_t       created_s;
+    double        start_time_s;
+    metrics       metrics;
+    request_table requests;
+    uint64_t      exchange_serial, id_salt;
+    uint64_t      drain_until_us, progress_mark, progress_us; /* health: when progress was last seen */
+    bool          stalled, unknown_logged;
+} service;
+
+/* ---- exchanges ---- */
+typedef struct {
+    size_t   size;
+    endpoint endpoint;
+    void (*prepare)(exchange *x); /* body to native structs; sets x->fault where it cannot; on a worker for large bodies */
+    void (*finish)(exchange *x);  /* on the I/O thread, with no fault and the client still there: answer, or submit */
+    void (*lost)(exchange *x);    /* the client left after finish; releases the exchange when it is done with it */
+    void (*destroy)(exchange *x);
+} exchange_kind;
+
+struct exchange {
+    const exchange_kind *kind;
+    service             *service;
+    http_conn           *conn; /* NULL: answered, or the client left */
+    buf                  body;
+    fault                fault;
+    char                 id[132];                   /* X-Request-Id; valid in a header and in JSON */
+    const char          *path;                      /* static */
+    char                 session[64], fairness[64]; /* headers that say whose request it is; "" where absent */
+    uint64_t             arrived_us, prepared_us;
+    int                  status;  /* that was answered; 0: none */
+    bool                 working; /* a worker has it */
+    bool                 named;   /* id is the client's */
+    uv_work_t            work;
+};
+
+extern const exchange_kind chat_exchange, completion_exchange, tokenize_exchange, detokenize_exchange;
+
+void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path);
+void exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */
+void exchange_refuse(exchange *x);                              /* answers x->fault */
+void exchange_release(exchange *x);                             /* the last thing done with it */
+void exchange_rename(exchange *x, const char *id); /* where the client named it in the body and not in a header */
+/* Extra header lines of an answer: request id, and what x's fault asks for. */
+void exchange_headers(const exchange *x, buf *out);
+
+/* ---- generations (generation.c) ---- */
+void generation_event(service *sv, const engine_event *e);
+void generation_drained(exchange *x); /* the client has taken all it was sent: text that waited goes out */
+
+/* ---- routes (api.c) ---- */
+void api_request(void *sv, http_conn *c);
+void api_gone(void *sv, http_conn *c);
+void api_drained(void *sv, http_conn *c);
+
+extern const char page_begin[], page_end[]; /* server/page/index.html */

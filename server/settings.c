@@ -1,0 +1,131 @@
+#include "server/settings.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/log.h"
+
+/* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
+#define ORDERS "fcfs"
+#define ADMISSIONS "greedy|conservative"
+#define SLICINGS "chunked|whole|layered"
+#define RECLAIMS "recompute"
+#define RETENTIONS "lru"
+#define LOG_LEVELS "error|warn|info|debug"
+
+#define AT(field) offsetof(settings, field)
+#define DEVICE(field) offsetof(settings, engine.device_settings.field)
+#define PLAN(field) offsetof(settings, engine.scheduler_settings.field)
+
+/* section, name, kind, offset, min, max, default, choices, argument, help, reloadable */
+const option_row settings_rows[] = {
+    {"model", "model", OPTION_STRING, AT(engine.model), 0, 0, NULL, NULL, "DIR",
+     "folder of a checkpoint as published (config.json, model.safetensors, tokenizer.json), or random:NAME", false},
+    {"model", "served-model-name", OPTION_STRING, AT(server.model_name), 0, 0, NULL, NULL, "NAME",
+     "what clients call the model; the folder's name if not given", false},
+    {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
+     "a chat template to use in place of the model's own", false},
+    {"model", "max-model-len", OPTION_U32, AT(engine.context_max), 0, 16777216, "0", NULL, "N",
+     "tokens of prompt and answer together; 0: what the model was made for", false},
+
+    {"server", "host", OPTION_STRING, AT(server.host), 0, 0, "127.0.0.1", NULL, "ADDRESS",
+     "address to listen on; 0.0.0.0 or :: for all", false},
+    {"server", "port", OPTION_U32, AT(server.port), 0, 65535, "8080", NULL, "N",
+     "TCP port to listen on; 0: any free one, named in the line that says the daemon is ready", false},
+    {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "1024", NULL, "N",
+     "connections open at once", false},
+    {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
+     "N", "requests before a connection is closed", false},
+    {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
+     "longest method, path and version; 414 beyond", false},
+    {"server", "headers-max", OPTION_U32, AT(server.headers_max_bytes), 1024, 1048576, "65536", NULL, "BYTES",
+     "all header lines of a request together; 431 beyond", false},
+    {"server", "headers-count-max", OPTION_U32, AT(server.headers_max_count), 8, 1024, "128", NULL, "N",
+     "header lines of a request; 431 beyond", false},
+    {"server", "body-max", OPTION_U64_SIZE, AT(server.body_max_bytes), 1024, 1073741824, "16M", NULL, "SIZE",
+     "body of a request; 413 beyond", false},
+    {"server", "head-timeout", OPTION_DURATION, AT(server.head_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
+     "from a request's first byte to the end of its headers; 408 beyond", false},
+    {"server", "body-timeout", OPTION_DURATION, AT(server.body_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
+     "grace for a body; a body that takes longer must keep up body-rate-min", false},
+    {"server", "body-rate-min", OPTION_U64_SIZE, AT(server.body_rate_min_bytes_s), 0, 1073741824, "1K", NULL, "SIZE",
+     "bytes a second of a body after body-timeout; 408 below", false},
+    {"server", "idle-timeout", OPTION_DURATION, AT(server.idle_timeout_us), 0.01, 86400, "75s", NULL, "TIME",
+     "a connection without a request is closed after so long", false},
+    {"server", "write-stall", OPTION_DURATION, AT(server.write_stall_us), 0.01, 3600, "30s", NULL, "TIME",
+     "a client that reads nothing for so long is cut off", false},
+    {"server", "write-buffer-max", OPTION_U64_SIZE, AT(server.write_buffer_max_bytes), 4096, 1073741824, "1M", NULL, "SIZE",
+     "unread bytes of one stream; a client further behind is cut off", false},
+    {"server", "keepalive-comment", OPTION_DURATION, AT(server.keepalive_comment_us), 0, 3600, "15s", NULL, "TIME",
+     "a comment is sent on a stream that was silent for so long; 0: never", false},
+    {"server", "drain-timeout", OPTION_DURATION, AT(server.drain_us), 0, 86400, "30s", NULL, "TIME",
+     "how long running requests may finish after SIGTERM", false},
+    {"server", "stall-timeout", OPTION_DURATION, AT(server.stall_us), 0.1, 3600, "30s", NULL, "TIME",
+     "work but no progress for so long turns /health to failing", false},
+    {"server", "choices-max", OPTION_U32, AT(server.choices_max), 1, 1024, "128", NULL, "N",
+     "n times prompts of one request", false},
+    {"server", "worker-body", OPTION_U64_SIZE, AT(server.worker_body_bytes), 0, 1073741824, "16K", NULL, "SIZE",
+     "larger bodies are parsed and tokenized off the I/O thread", false},
+
+    {"engine", "device", OPTION_CHOICE, AT(engine.device), 0, 0, "auto", "auto|cpu|cuda|sim", NULL,
+     "what computes; sim only pretends to, at the speed of a modelled machine", false},
+    {"engine", "threads", OPTION_U32, DEVICE(threads), 0, 1024, "0", NULL, "N",
+     "threads of the cpu device; 0: one for each CPU this process may use", false},
+    {"engine", "kv-cache-memory", OPTION_U64_SIZE, AT(engine.kv_cache_bytes), 0, 0, "0", NULL, "SIZE",
+     "memory for KV pages; 0: a share of what is free", false},
+    {"engine", "page-tokens", OPTION_U32, PLAN(page_tokens), 0, 256, "0", NULL, "N",
+     "tokens of one KV page; 0: what suits the device", false},
+    {"engine", "map-weights", OPTION_BOOL, DEVICE(map_weights), 0, 0, "no", NULL, NULL,
+     "compute from the mapped file in place of a copy in huge pages: less memory, slower", false},
+    {"engine", "isa", OPTION_CHOICE, DEVICE(isa), 0, 0, "auto", "auto|avx512|avx2|plain", NULL,
+     "instruction set of the cpu device", false},
+    {"engine", "sim-hardware", OPTION_STRING, DEVICE(sim_hardware), 0, 0, NULL, NULL, "NAME",
+     "the machine that the sim device models", false},
+
+    {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
+     "rows of one forward pass; 0: what suits the device", false},
+    {"scheduler", "chunk-tokens", OPTION_U32, PLAN(chunk_tokens), 0, 1048576, "0", NULL, "N",
+     "prompt tokens of a pass that also decodes; 0: what suits the device", false},
+    {"scheduler", "running-max", OPTION_U32, PLAN(running_max), 0, 65536, "0", NULL, "N",
+     "requests that run at once; 0: what suits the device", false},
+    {"scheduler", "waiting-max", OPTION_U32, PLAN(waiting_max), 0, 1048576, "0", NULL, "N",
+     "requests that wait; one more is answered 429; 0: a thousand or so", false},
+    {"scheduler", "waiting-tokens-max", OPTION_U32, PLAN(waiting_tokens_max), 0, 4294967295.0, "0", NULL, "N",
+     "prompt tokens that wait; 0: no bound", false},
+    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
+    {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
+     "who may enter: as long as pages last now, or only with pages for the whole answer", false},
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL, "how a prompt is cut", false},
+    {"scheduler", "reclaim", OPTION_CHOICE, AT(reclaim), 0, 0, "recompute", RECLAIMS, NULL,
+     "how pages are taken back from running work", false},
+    {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
+     "what stays cached between requests", false},
+    {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(prefix_cache), 0, 0, "yes", NULL, NULL,
+     "reuse the pages of prompts that begin alike", false},
+
+    {"log", "log-level", OPTION_CHOICE, AT(log_level), 0, 0, "info", LOG_LEVELS, NULL,
+     "least important line that is written", true},
+    {"log", "log-format", OPTION_CHOICE, AT(log_format), 0, 0, "text", "text|json", NULL, "for people or for machines",
+     true},
+};
+const size_t settings_row_count = sizeof settings_rows / sizeof *settings_rows;
+
+const char *const settings_engine_sections[SETTINGS_ENGINE_SECTIONS] = {"model", "engine", "scheduler"};
+
+int settings_finish(settings *s, error *err) {
+    if (!s->engine.model)
+        return error_set(err, ERR_USAGE,
+                         "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
+    scheduler_config *c = &s->engine.scheduler_settings;
+    c->order = (order_policy)option_choice_index(ORDERS, s->order);
+    c->admission = (admission_policy)option_choice_index(ADMISSIONS, s->admission);
+    c->slicing = (slicing_policy)option_choice_index(SLICINGS, s->slicing);
+    c->reclaim = (reclaim_policy)option_choice_index(RECLAIMS, s->reclaim);
+    c->retention = (retention_policy)option_choice_index(RETENTIONS, s->retention);
+    s->engine.device_settings.sim_realtime = true;
+    return OK;
+}
+
+void settings_apply_log(const settings *s) {
+    log_configure((log_level)option_choice_index(LOG_LEVELS, s->log_level), strcmp(s->log_format, "json") == 0);
+}

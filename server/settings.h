@@ -1,0 +1,26 @@
+/* server/settings.h: everything a person can set, in one table.
+ *
+ * `penstock serve` reads all of it; `plan` and `generate` use the same rows for the model and the engine.
+ * docs/configuration.md is printed from them (docs.h). */
+#pragma once
+#include "base/options.h"
+#include "engine/engine.h"
+#include "server/server.h"
+
+typedef struct {
+    server_config server;
+    engine_config engine; /* the policies below are filled in by settings_finish */
+    const char   *order, *admission, *slicing, *reclaim, *retention;
+    const char   *log_level, *log_format;
+} settings;
+
+extern const option_row  settings_rows[];
+extern const size_t      settings_row_count;
+extern const char *const settings_engine_sections[]; /* "model", "engine", "scheduler": what other commands take too */
+enum { SETTINGS_ENGINE_SECTIONS = 3 };
+
+/* Names of policies made into values, and what cannot be checked row by row. After the files and flags were read. */
+int settings_finish(settings *s, error *err);
+
+/* Applies log-level and log-format (base/log.h). */
+void settings_apply_log(const settings *s);

@@ -1,0 +1,439 @@
+/* tests/sim/test_simulation.c: the production scheduler and KV cache, a pretend device, and a clock made of arithmetic.
+ *
+ * A scenario is a row of dice; a seed throws them: sizes, policies, arrivals, shared prefixes, cancellations, stops at
+ * random operators, ends. Everything is checked after each event, and any failure is replayed from its seed:
+ *
+ *     PENSTOCK_SIM_SEED=first PENSTOCK_SIM_SEEDS=count PENSTOCK_SIM_EVENTS=per-seed build/tests/sim/test_simulation
+ *
+ * What is checked: pages conserved; every slice reads exactly its own prefix at every operator (pretend_device.h); rows
+ * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound stated
+ * in scheduler/order.c; conservative admission never takes memory back; everything is free after cancelling all; and
+ * scheduler_check, after each event or on a seeded share of them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "tests/sim/pretend_device.h"
+
+/* ---- scenarios ---- */
+
+typedef struct {
+    const char *name;
+    uint32_t    seeds, events;        /* per seed */
+    uint32_t    pages_min, pages_max; /* of up to 6 tokens */
+    uint32_t    running_max, waiting_max;
+    uint32_t    arrive_us;      /* mean time between requests; a pass takes around 100 */
+    uint32_t    cancel_percent; /* of the events from outside */
+    uint32_t    stop_percent;   /* of the passes that may be stopped */
+    uint32_t    finish_percent; /* per token drawn */
+    uint32_t    limit_percent;  /* of the prompts: as long as the limits allow */
+    uint32_t    slow_percent;   /* of the passes: a hundred times longer */
+    uint32_t    check_every;    /* scheduler_check after one event in so many */
+    bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
+} scenario;
+
+/* clang-format off */
+static const scenario scenarios[] = {
+    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check steep */
+    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false},
+    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false},
+    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false},
+    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false},
+    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false},
+    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false},
+    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, true},
+    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false},
+    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false},
+};
+/* clang-format on */
+
+/* ---- the world ---- */
+
+enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256 };
+
+typedef struct {
+    bool     live, started, cancelled, finished;
+    uint64_t id, salt, arrival, passes_before, preempted_before, wait_bound;
+    uint32_t prompt, output_max, known, preemptions;
+    bool     drew; /* in the last pass: must have a row in the next */
+    uint32_t tokens[TOKENS_MAX];
+    uint64_t prefix[TOKENS_MAX];
+} request;
+
+/* Conversations that later prompts begin with. */
+typedef struct {
+    uint64_t salt;
+    uint32_t count, tokens[TOKENS_MAX];
+} conversation;
+
+typedef struct {
+    const scenario  *dice;
+    rng              random;
+    scheduler_config config;
+    uint32_t         op_cuts[8];
+    scheduler       *scheduler;
+    pretend_device   device;
+    uint64_t         now_us, arrive_at_us, done_at_us; /* done_at_us: of the pass in flight */
+    bool             in_flight;
+    plan             plan;
+    slice_outcome   *outcomes;
+    request         *requests; /* [LIVE_MAX] */
+    uint32_t         live_count;
+    conversation     kept[PROMPTS_KEPT];
+    uint64_t         arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, trace;
+} world;
+
+static uint32_t below(world *w, uint32_t n) { return (uint32_t)rng_below(&w->random, n); }
+static uint32_t between(world *w, uint32_t a, uint32_t b) { return a + below(w, b - a + 1); }
+static bool     percent(world *w, uint32_t p) { return below(w, 100) < p; }
+static void     fold(world *w, uint64_t x) { w->trace = (w->trace ^ x) * 0x9E3779B97F4A7C15u + (w->trace >> 29); }
+
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+static void draw_config(world *w) {
+    const scenario   *d = w->dice;
+    scheduler_config *c = &w->config;
+    *c = (scheduler_config){.running_max = between(w, 1, d->running_max),
+                            .waiting_max = between(w, 1, d->waiting_max),
+                            .page_count = between(w, d->pages_min, d->pages_max),
+                            .page_tokens = between(w, 1, 6),
+                            .op_count = between(w, 1, 7),
+                            .admission = (admission_policy)below(w, 2),
+                            .slicing = (slicing_policy)below(w, 3),
+                            .prefix_cache = !percent(w, 15),
+                            .seed = rng_next(&w->random)};
+    c->context_max = least(TOKENS_MAX, between(w, 2, c->page_count * c->page_tokens + 8));
+    c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
+    c->chunk_tokens = between(w, 1, 20);
+    c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
+    c->frame_count = below(w, 5);
+    if (c->slicing == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
+    c->frame_tokens = c->frame_count ? between(w, 1, percent(w, 30) ? 5 : c->batch_tokens_max + 3) : 0;
+    if (d->steep) {
+        c->slicing = SLICING_LAYERED, c->admission = ADMISSION_GREEDY;
+        c->op_count = 7, c->frame_count = 8, c->frame_tokens = between(w, 1, 6);
+        c->batch_tokens_max = c->running_max + between(w, 1, 12);
+    }
+    for (uint32_t op = 1; op < c->op_count; op++)
+        if (d->steep || percent(w, 50)) w->op_cuts[c->op_cut_count++] = op;
+    c->op_cuts = w->op_cuts;
+}
+
+static void world_open(world *w, const scenario *dice, uint64_t seed) {
+    *w = (world){.dice = dice, .random = {.seed = seed * 64 + (uint64_t)(dice - scenarios)}, .trace = 1};
+    draw_config(w);
+    error err;
+    if (scheduler_new(&w->scheduler, &w->config, &err) != OK) fail_msg("%s", err.text);
+    device_open(&w->device, &w->config);
+    w->outcomes = calloc(w->config.batch_tokens_max, sizeof *w->outcomes);
+    w->requests = calloc(LIVE_MAX, sizeof *w->requests);
+    check(w->outcomes && w->requests && w->config.waiting_max + 2 * w->config.running_max <= LIVE_MAX);
+    w->now_us = percent(w, 10) ? UINT64_MAX - (1ull << 40) : below(w, 1000);
+    w->arrive_at_us = w->now_us;
+}
+
+static void world_close(world *w) {
+    scheduler_free(w->scheduler);
+    device_close(&w->device);
+    free(w->outcomes);
+    free(w->requests);
+}
+
+/* ---- requests ---- */
+
+static void append(request *r, uint32_t token) {
+    uint64_t before = r->known ? r->prefix[r->known - 1] : r->salt * 31 + 7;
+    r->tokens[r->known] = token;
+    r->prefix[r->known] = (before ^ (token + 1)) * 0x9E3779B97F4A7C15u + (before >> 31);
+    r->known++;
+}
+
+/* A prompt: often the beginning of a conversation that was seen before, then new tokens of a tiny vocabulary. */
+static void draw_prompt(world *w, request *r) {
+    uint32_t limit = w->config.context_max, count = between(w, 1, limit);
+    if (percent(w, w->dice->limit_percent)) count = limit - 1;
+    else if (percent(w, 80)) count = between(w, 1, least(limit, 24));
+    const conversation *c = &w->kept[below(w, PROMPTS_KEPT)];
+    uint32_t            same = percent(w, 70) ? least(c->count, percent(w, 50) ? count : below(w, count + 1)) : 0;
+    *r = (request){.id = r->id, .salt = same ? c->salt : below(w, 2)};
+    for (uint32_t i = 0; i < same; i++) append(r, c->tokens[i]);
+    while (r->known < count) append(r, below(w, 3));
+    r->prompt = count;
+    r->output_max = percent(w, 10) ? limit : between(w, 1, 30); /* sometimes too large: refused */
+    if (percent(w, 90)) r->output_max = least(r->output_max, limit > count ? limit - count : 1);
+}
+
+/* Completed passes that a request may wait for its first row; see scheduler/order.c. */
+static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
+    const scheduler_config *c = &w->config;
+    uint32_t                rows = c->batch_tokens_max - c->running_max;
+    if (c->slicing == SLICING_CHUNKED) rows = least(rows, c->chunk_tokens);
+    bool cuts = c->slicing == SLICING_LAYERED || (w->dice->stop_percent > 0 && c->frame_count > 0);
+    if (cuts) rows = 1; /* a suspended piece is taken up as it is */
+    return (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->op_cut_count + 1 : 1) + output;
+}
+
+static void submit(world *w) {
+    request *r = w->requests;
+    while (r < w->requests + LIVE_MAX && r->live) r++;
+    check(r < w->requests + LIVE_MAX);
+    r->id = ++w->arrivals << 8 | (uint64_t)(r - w->requests);
+    draw_prompt(w, r);
+    scheduler_request q = {.id = r->id,
+                           .tokens = r->tokens,
+                           .prompt_tokens = r->prompt,
+                           .output_tokens_max = r->output_max,
+                           .cache_salt = r->salt};
+    error             err;
+    int               status = scheduler_submit(w->scheduler, w->now_us, &q, &err);
+    check(status == OK || status == ERR_FULL || status == ERR_TOO_LARGE);
+    check((status == ERR_TOO_LARGE) == (r->prompt + r->output_max > w->config.context_max ||
+                                        (r->prompt + r->output_max - 2) / w->config.page_tokens >= w->config.page_count ||
+                                        (w->config.waiting_tokens_max > 0 && r->prompt > w->config.waiting_tokens_max)));
+    fold(w, r->id * 8 + (uint64_t)-status);
+    if (status != OK) return;
+    scheduler_stats stats;
+    scheduler_read_stats(w->scheduler, &stats);
+    r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
+    for (uint32_t i = 0; i < LIVE_MAX; i++)
+        if (w->requests[i].live) r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
+    r->live = true;
+    w->accepted++;
+    w->live_count++;
+}
+
+static void end(world *w, request *r) {
+    check(r->live && !scheduler_is_live(w->scheduler, r->id));
+    check(!scheduler_cancel(w->scheduler, w->now_us, r->id));
+    conversation *c = &w->kept[below(w, PROMPTS_KEPT)];
+    c->salt = r->salt, c->count = r->known;
+    memcpy(c->tokens, r->tokens, r->known * sizeof *r->tokens);
+    r->live = false;
+    memset(r->tokens, 0xEE, sizeof r->tokens); /* the scheduler must not look any more */
+    w->ended++;
+    w->live_count--;
+}
+
+static void cancel(world *w) {
+    if (w->live_count == 0) return;
+    uint32_t pick = below(w, LIVE_MAX);
+    while (!w->requests[pick].live) pick = (pick + 1) % LIVE_MAX;
+    request *r = &w->requests[pick];
+    fold(w, r->id);
+    check(scheduler_cancel(w->scheduler, w->now_us, r->id));
+    r->cancelled = true;
+    if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
+}
+
+/* ---- passes ---- */
+
+static request *request_of(world *w, uint64_t id) {
+    request *r = &w->requests[id & 0xFF];
+    check(r->live && r->id == id);
+    return r;
+}
+
+static void check_first_row(world *w, request *r) {
+    if (r->started) return;
+    r->started = true;
+    scheduler_stats stats;
+    scheduler_read_stats(w->scheduler, &stats);
+    uint64_t again = stats.preempted - r->preempted_before, waited = w->passes_done - r->passes_before;
+    check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
+    if (waited > w->longest_wait) w->longest_wait = waited;
+}
+
+/* Whoever drew a token in the last pass and still runs must draw the next one in this. */
+static void check_nobody_stalls(world *w) {
+    for (uint32_t i = 0; i < w->plan.decode_rows; i++) request_of(w, w->plan.slices[i].id)->drew = false;
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        request *r = &w->requests[i];
+        if (!r->live || !r->drew) continue;
+        scheduler_progress now;
+        check(scheduler_read_progress(w->scheduler, r->id, &now) && now.preemptions > r->preemptions);
+        r->preemptions = now.preemptions;
+        r->drew = false;
+    }
+}
+
+static void check_plan(world *w) {
+    const scheduler_config *c = &w->config;
+    const plan             *p = &w->plan;
+    uint32_t                rows = 0;
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        const slice *s = &p->slices[i];
+        request     *r = request_of(w, s->id);
+        uint32_t     width = s->token_end - s->token_begin;
+        bool         decodes = i < p->decode_rows, reaches_end = s->token_end == r->known && s->op_end == c->op_count;
+        rows += width;
+        check(s->token_begin < s->token_end && s->token_end <= r->known && s->op_begin < s->op_end &&
+              s->op_end <= c->op_count);
+        check(s->samples == reaches_end && !r->cancelled && s->slot < c->running_max);
+        check((s->op_begin == 0) == (s->frame_in.frame == NO_FRAME));
+        check(!decodes || (width == 1 && s->op_begin == 0 && reaches_end));
+        check((s->op_end == c->op_count && !p->stoppable) || s->frame_out.frame < c->frame_count);
+        check_first_row(w, r);
+        w->cut_slices += s->op_end < c->op_count;
+        fold(w, s->id ^ (uint64_t)s->token_begin << 40 ^ (uint64_t)s->token_end << 20 ^ s->op_end);
+    }
+    check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
+    check(!p->stoppable || p->decode_rows == 0);
+    if (c->slicing == SLICING_CHUNKED && p->decode_rows > 0) {
+        bool resumes = false; /* a suspended piece may be wider than a chunk: it is cut, and so never is */
+        for (uint32_t i = 0; i < p->slice_count; i++) resumes |= p->slices[i].op_begin > 0;
+        check(p->prefill_rows <= c->chunk_tokens || resumes);
+        check(p->prefill_rows <= c->chunk_tokens);
+    }
+}
+
+static void plan_next(world *w) {
+    if (!scheduler_plan(w->scheduler, w->now_us, &w->plan)) {
+        check(w->live_count == 0);
+        return;
+    }
+    check_nobody_stalls(w);
+    check_plan(w);
+    for (uint32_t i = 0; i < w->plan.slice_count; i++) {
+        slice_data *x = &w->device.data[i];
+        x->prefix = request_of(w, w->plan.slices[i].id)->prefix;
+        x->pages = scheduler_pages(w->scheduler, w->plan.slices[i].slot, &x->page_count);
+    }
+    w->in_flight = true;
+    w->done_at_us = w->now_us + between(w, 50, 150) * (percent(w, w->dice->slow_percent) ? 100 : 1);
+}
+
+/* The device walks when the pass ends, so that what happened meanwhile could have done harm. */
+static void finish_pass(world *w) {
+    const plan *p = &w->plan;
+    w->in_flight = false;
+    bool stops = p->stoppable && w->config.op_count > 1 && percent(w, w->dice->stop_percent);
+    if (stops) {
+        uint32_t op = between(w, 1, w->config.op_count - 1);
+        device_walk(&w->device, p, op);
+        w->passes_stopped++;
+        fold(w, op);
+        scheduler_pass_stopped(w->scheduler, w->now_us, op);
+    } else {
+        device_walk(&w->device, p, w->config.op_count);
+        w->passes_done++;
+        for (uint32_t i = 0; i < p->slice_count; i++) {
+            if (!p->slices[i].samples) continue;
+            request *r = request_of(w, p->slices[i].id);
+            append(r, below(w, 3));
+            bool finished = r->known == r->prompt + r->output_max || percent(w, w->dice->finish_percent);
+            r->finished = finished;
+            w->outcomes[i] = (slice_outcome){r->tokens[r->known - 1], finished};
+            r->drew = true;
+        }
+        scheduler_pass_done(w->scheduler, w->now_us, w->outcomes);
+    }
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request *r = &w->requests[p->slices[i].id & 0xFF];
+        if (!r->live || r->id != p->slices[i].id || scheduler_is_live(w->scheduler, r->id)) continue;
+        check(r->cancelled || r->finished);
+        end(w, r);
+    }
+}
+
+/* ---- events ---- */
+
+static void check_counts(world *w) {
+    scheduler_stats s;
+    scheduler_read_stats(w->scheduler, &s);
+    check(s.pages_total == w->config.page_count && s.pages_free + s.pages_cached + s.pages_held == s.pages_total);
+    check(s.running <= w->config.running_max && s.waiting <= w->config.waiting_max + w->config.running_max);
+    check(s.running + s.waiting == w->live_count && s.frames_used <= w->config.frame_count);
+    check(s.accepted == w->accepted && s.finished + s.cancelled == w->ended);
+    check(w->config.admission != ADMISSION_CONSERVATIVE || s.preempted == 0);
+    if (below(w, w->dice->check_every) == 0) scheduler_check(w->scheduler);
+}
+
+static void one_event(world *w) {
+    if (w->in_flight && w->done_at_us <= w->arrive_at_us) {
+        w->now_us = w->done_at_us;
+        finish_pass(w);
+    } else {
+        w->now_us = w->arrive_at_us;
+        w->arrive_at_us += below(w, 2 * w->dice->arrive_us);
+        if (percent(w, w->dice->cancel_percent)) cancel(w);
+        else submit(w);
+    }
+    check_counts(w);
+    if (!w->in_flight) plan_next(w);
+    w->events++;
+}
+
+static void cancel_everything(world *w) {
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        request *r = &w->requests[i];
+        if (!r->live) continue;
+        scheduler_cancel(w->scheduler, w->now_us, r->id);
+        r->cancelled = true;
+        if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
+    }
+    if (w->in_flight) finish_pass(w);
+    check(!scheduler_plan(w->scheduler, w->now_us, &w->plan));
+    scheduler_check(w->scheduler);
+    scheduler_drop_cache(w->scheduler);
+    scheduler_check(w->scheduler);
+    scheduler_stats s;
+    scheduler_read_stats(w->scheduler, &s);
+    check(s.pages_free == s.pages_total && s.frames_used == 0 && s.running + s.waiting == 0);
+    check(w->accepted == w->ended && s.accepted == w->accepted);
+}
+
+static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, bool print) {
+    static world w;
+    if (print) fprintf(stderr, "sim %-48s seed %-6llu ", dice->name, (unsigned long long)seed), fflush(stderr);
+    world_open(&w, dice, seed);
+    while (w.events < events) one_event(&w);
+    scheduler_stats s;
+    scheduler_read_stats(w.scheduler, &s);
+    cancel_everything(&w);
+    if (print)
+        fprintf(stderr,
+                "trace %016llx  %u events, %llu finished, %llu cancelled, %llu refused, %llu hits, %llu taken back, %llu "
+                "stopped, %llu cut, longest wait %llu passes\n",
+                (unsigned long long)w.trace, events, (unsigned long long)s.finished, (unsigned long long)s.cancelled,
+                (unsigned long long)s.refused, (unsigned long long)s.cache_hit_tokens, (unsigned long long)s.preempted,
+                (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices, (unsigned long long)w.longest_wait);
+    uint64_t trace = w.trace;
+    world_close(&w);
+    return trace;
+}
+
+static uint64_t from_environment(const char *name, uint64_t otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static void run_scenario(void **state) {
+    const scenario *dice = *state;
+    uint64_t first = from_environment("PENSTOCK_SIM_SEED", 1), count = from_environment("PENSTOCK_SIM_SEEDS", dice->seeds);
+    uint64_t events = from_environment("PENSTOCK_SIM_EVENTS", dice->events);
+    for (uint64_t seed = first; seed < first + count; seed++) simulate(dice, seed, (uint32_t)events, true);
+}
+
+static void equal_seeds_give_equal_traces_and_different_seeds_differ(void **state) {
+    (void)state;
+    uint64_t traces[8];
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        traces[seed] = simulate(&scenarios[0], seed, 1500, false);
+        assert_true(traces[seed] == simulate(&scenarios[0], seed, 1500, false));
+        for (uint64_t other = 0; other < seed; other++) assert_true(traces[seed] != traces[other]);
+    }
+}
+
+int main(void) {
+    enum { COUNT = sizeof scenarios / sizeof *scenarios };
+    struct CMUnitTest tests[COUNT + 1];
+    for (uint32_t i = 0; i < COUNT; i++)
+        tests[i] = (struct CMUnitTest){scenarios[i].name, run_scenario, NULL, NULL, (void *)(uintptr_t)&scenarios[i]};
+    tests[COUNT] = (struct CMUnitTest)cmocka_unit_test(equal_seeds_give_equal_traces_and_different_seeds_differ);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,565 @@
+/* The engine from outside: what goes in, what comes out, in which order, and what it is told of its limits. Mostly on the
+ * sim device, whose answers depend on the request alone and whose clock is virtual. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "engine/engine.h"
+#include "tests/unit/tiny_models.h"
+
+enum { EVENTS_MAX = 4096 };
+
+/* ---- an engine and what it said ---- */
+
+typedef struct {
+    engine_event last;
+    uint32_t     tokens[2048], token_count;
+    bool         finished;
+} heard;
+
+static engine_config sim_config(void) {
+    engine_config c = {.model = "random:llama-160m", .device = "sim", .context_max = 1024};
+    c.scheduler_settings.running_max = 8;
+    c.scheduler_settings.waiting_max = 64;
+    c.scheduler_settings.batch_tokens_max = 64;
+    c.scheduler_settings.chunk_tokens = 16;
+    c.scheduler_settings.page_tokens = 16;
+    c.scheduler_settings.prefix_cache = true;
+    return c;
+}
+
+static engine *open_or_fail(const engine_config *c) {
+    engine *e;
+    error   err;
+    if (engine_open(&e, c, &err) != OK) fail_msg("%s", err.text);
+    return e;
+}
+
+static engine_request ask(uint64_t id, uint32_t prompt_tokens, uint32_t output_tokens) {
+    engine_request r = {.id = id,
+                        .tokens = malloc(prompt_tokens * sizeof(uint32_t)),
+                        .prompt_tokens = prompt_tokens,
+                        .output_tokens_max = output_tokens,
+                        .params = {.seed = id, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1}};
+    for (uint32_t i = 0; i < prompt_tokens; i++) r.tokens[i] = (uint32_t)(1000 + (id * 37 + i * 11) % 5000);
+    return r;
+}
+
+/* Forces `token` whenever it is allowed: the sim device honours a bias of 100. */
+static void force(engine_request *r, uint32_t token) {
+    uint32_t *id = malloc(sizeof *id);
+    float    *value = malloc(sizeof *value);
+    *id = token, *value = 100;
+    r->params.bias_ids = id, r->params.bias_values = value, r->params.bias_count = 1;
+}
+
+static void discard(engine_request *r) {
+    free(r->tokens);
+    free((void *)r->params.bias_ids);
+    free((void *)r->params.bias_values);
+}
+
+static void submit(engine *e, engine_request r) {
+    error err;
+    if (engine_submit(e, &r, &err) != OK) fail_msg("%s", err.text);
+}
+
+static void hear(heard *h, const engine_event *event) {
+    assert_false(h->finished);
+    if (event->has_token) h->tokens[h->token_count++] = event->token.token;
+    h->finished = event->finished;
+    h->last = *event;
+}
+
+/* Collects events of ids [0, count) until all have finished. */
+static void listen(engine *e, heard *all, uint32_t count) {
+    static engine_event events[EVENTS_MAX];
+    uint32_t            unfinished = 0;
+    for (uint32_t i = 0; i < count; i++) unfinished += !all[i].finished;
+    while (unfinished > 0) {
+        if (!engine_wait(e, 20000)) fail_msg("the engine said nothing for 20 s");
+        const uint32_t n = engine_next(e, events, EVENTS_MAX);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_true(events[i].id < count);
+            hear(&all[events[i].id], &events[i]);
+            unfinished -= events[i].finished;
+        }
+    }
+}
+
+static void wait_until_idle(engine *e, engine_snapshot *s) {
+    do engine_read_snapshot(e, s);
+    while (s->scheduler.running > 0 || s->scheduler.waiting > 0);
+}
+
+static void all_pages_are_free(engine *e) {
+    engine_snapshot s;
+    wait_until_idle(e, &s);
+    assert_int_equal(s.scheduler.pages_held, 0);
+    assert_int_equal(s.scheduler.pages_free + s.scheduler.pages_cached, s.scheduler.pages_total);
+}
+
+/* ---- tests ---- */
+
+static void a_request_ends_at_its_length_and_its_ledger_adds_up(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h = {0};
+    submit(e, ask(0, 100, 12));
+    listen(e, &h, 1);
+    assert_int_equal(h.token_count, 12);
+    assert_int_equal(h.last.reason, FINISH_LENGTH);
+    assert_true(h.last.has_token);
+    const request_ledger *l = &h.last.ledger;
+    assert_int_equal(l->prompt_tokens, 100);
+    assert_int_equal(l->output_tokens, 12);
+    assert_int_equal(l->cached_tokens, 0);
+    assert_true(l->submitted_us <= l->admitted_us && l->admitted_us < l->first_token_us &&
+                l->first_token_us < l->finished_us);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void the_same_prompt_again_is_found_in_the_cache_and_answered_alike(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[2] = {0};
+    engine_request      first = ask(0, 100, 5), second = ask(0, 100, 5);
+    second.id = 1;
+    submit(e, first);
+    listen(e, h, 1);
+    submit(e, second);
+    listen(e, h, 2);
+    assert_int_equal(h[1].last.ledger.cached_tokens, 96);
+    assert_memory_equal(h[0].tokens, h[1].tokens, sizeof h[0].tokens);
+    engine_close(e);
+}
+
+static void an_end_of_sequence_token_ends_it_and_is_marked(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h = {0};
+    engine_request      r = ask(0, 10, 50);
+    const uint32_t      eos = engine_facts(e)->eos_ids[0];
+    force(&r, eos);
+    submit(e, r);
+    listen(e, &h, 1);
+    assert_int_equal(h.token_count, 1);
+    assert_int_equal(h.last.reason, FINISH_STOP);
+    assert_true(h.last.token_is_stop);
+    assert_int_equal(h.last.stop_id, eos);
+    engine_close(e);
+}
+
+static void min_tokens_puts_the_end_off_and_ignore_eos_puts_it_aside(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[2] = {0};
+    engine_request      late = ask(0, 10, 50), never = ask(1, 10, 20);
+    const uint32_t      eos = engine_facts(e)->eos_ids[0];
+    force(&late, eos);
+    late.output_tokens_min = 7;
+    force(&never, eos);
+    never.ignore_eos = true;
+    submit(e, late);
+    submit(e, never);
+    listen(e, h, 2);
+    assert_int_equal(h[0].token_count, 8);
+    assert_int_equal(h[0].last.reason, FINISH_STOP);
+    for (uint32_t i = 0; i < 7; i++) assert_int_not_equal(h[0].tokens[i], eos);
+    assert_int_equal(h[1].token_count, 20);
+    assert_int_equal(h[1].last.reason, FINISH_LENGTH);
+    assert_int_equal(h[1].tokens[0], eos);
+    engine_close(e);
+}
+
+static void a_stop_id_ends_it_also_where_eos_is_ignored(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h = {0};
+    engine_request      r = ask(0, 10, 50);
+    force(&r, 4242);
+    r.ignore_eos = true;
+    r.stop_ids[0] = 17, r.stop_ids[1] = 4242, r.stop_id_count = 2;
+    r.output_tokens_min = 3;
+    submit(e, r);
+    listen(e, &h, 1);
+    assert_int_equal(h.token_count, 4);
+    assert_int_equal(h.last.reason, FINISH_STOP);
+    assert_int_equal(h.last.stop_id, 4242);
+    engine_close(e);
+}
+
+static void neighbours_do_not_change_an_answer(void **state) {
+    (void)state;
+    enum { COUNT = 24 };
+    const engine_config c = sim_config();
+    static heard        alone[COUNT], together[COUNT];
+    memset(alone, 0, sizeof alone);
+    memset(together, 0, sizeof together);
+    engine *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        submit(e, ask(i, 5 + i * 9, 20));
+        listen(e, alone, i + 1);
+    }
+    engine_close(e);
+    e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask(i, 5 + i * 9, 20));
+    listen(e, together, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) assert_memory_equal(alone[i].tokens, together[i].tokens, sizeof alone[i].tokens);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void a_tiny_pool_makes_requests_wait_and_start_over_but_all_end_right(void **state) {
+    (void)state;
+    enum { COUNT = 40 };
+    static heard  roomy[COUNT], tight[COUNT];
+    engine_config c = sim_config();
+    engine       *e = open_or_fail(&c);
+    memset(roomy, 0, sizeof roomy);
+    memset(tight, 0, sizeof tight);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask(i, 20 + i, 60));
+    listen(e, roomy, COUNT);
+    engine_close(e);
+    engine_snapshot s;
+    memory_plan     m;
+    checkpoint     *model;
+    assert_int_equal(checkpoint_open(&model, c.model, NULL), OK);
+    assert_int_equal(engine_plan(&c, model, &m, NULL), OK);
+    checkpoint_close(model);
+    c.context_max = 128;
+    c.kv_cache_bytes = 10 * m.page_bytes;
+    e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask(i, 20 + i, 60));
+    listen(e, tight, COUNT);
+    engine_read_snapshot(e, &s);
+    assert_int_equal(s.scheduler.pages_total, 10);
+    assert_true(s.scheduler.preempted > 0);
+    uint32_t preemptions = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_int_equal(tight[i].last.reason, FINISH_LENGTH);
+        assert_memory_equal(roomy[i].tokens, tight[i].tokens, sizeof roomy[i].tokens);
+        preemptions += tight[i].last.ledger.preemptions;
+    }
+    assert_int_equal(preemptions, s.scheduler.preempted);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void what_cannot_run_is_refused_at_once_and_stays_the_callers(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    error               err;
+    engine_request      r = ask(1, 1000, 100);
+    assert_int_equal(engine_submit(e, &r, &err), ERR_TOO_LARGE);
+    assert_non_null(strstr(err.text, "1024"));
+    r.prompt_tokens = 0;
+    assert_int_equal(engine_submit(e, &r, &err), ERR_INVALID);
+    r.prompt_tokens = 10;
+    r.tokens[9] = engine_facts(e)->vocab_size;
+    assert_int_equal(engine_submit(e, &r, &err), ERR_INVALID);
+    r.tokens[9] = 5;
+    r.output_tokens_max = 0;
+    assert_int_equal(engine_submit(e, &r, &err), ERR_INVALID);
+    r.output_tokens_max = 10;
+    force(&r, engine_facts(e)->vocab_size);
+    assert_int_equal(engine_submit(e, &r, &err), ERR_INVALID);
+    discard(&r);
+    engine_close(e);
+}
+
+/* A consumer that reads nothing holds the engine up after so many tokens; so what follows stays queued. */
+static engine *stalled_engine(engine_config *c, uint32_t *submitted) {
+    engine *e = open_or_fail(c);
+    error   err;
+    for (*submitted = 0;; (*submitted)++) {
+        engine_request r = ask(*submitted, 50, 900);
+        const int      status = engine_submit(e, &r, &err);
+        if (status == OK) continue;
+        assert_int_equal(status, ERR_FULL);
+        discard(&r);
+        return e;
+    }
+}
+
+static void a_full_queue_is_an_answer(void **state) {
+    (void)state;
+    engine_config c = sim_config();
+    uint32_t      submitted;
+    engine       *e = stalled_engine(&c, &submitted);
+    assert_true(submitted >= 64 && submitted <= 64 + 8 + 8);
+    engine_close(e);
+}
+
+static void an_id_that_runs_is_refused_and_free_again_after_its_end(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    error               err;
+    heard               h = {0};
+    submit(e, ask(0, 10, 900));
+    engine_request again = ask(0, 10, 5);
+    assert_int_equal(engine_submit(e, &again, &err), ERR_INVALID);
+    engine_cancel(e, 0);
+    listen(e, &h, 1);
+    h = (heard){0};
+    submit(e, again);
+    listen(e, &h, 1);
+    assert_int_equal(h.last.reason, FINISH_LENGTH);
+    engine_close(e);
+}
+
+static void a_cancelled_request_ends_wherever_it_is_and_gives_its_pages_back(void **state) {
+    (void)state;
+    engine_config c = sim_config();
+    uint32_t      submitted;
+    static heard  h[128];
+    memset(h, 0, sizeof h);
+    engine *e = stalled_engine(&c, &submitted);
+    assert_true(submitted < 128);
+    for (uint32_t i = 0; i < submitted; i++) engine_cancel(e, submitted - 1 - i); /* running, waiting and queued ones */
+    engine_cancel(e, 12345);
+    engine_cancel(e, 0);
+    listen(e, h, submitted);
+    for (uint32_t i = 0; i < submitted; i++) assert_int_equal(h[i].last.reason, FINISH_CANCELLED);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void a_consumer_that_stalls_loses_nothing(void **state) {
+    (void)state;
+    enum { COUNT = 16 };
+    const engine_config c = sim_config();
+    static heard        h[COUNT];
+    memset(h, 0, sizeof h);
+    engine *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask(i, 10, 300));
+    engine_snapshot before, after;
+    do { /* until it makes no more progress: its ring is full */
+        engine_read_snapshot(e, &before);
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        engine_read_snapshot(e, &after);
+    } while (after.passes_done == 0 || after.passes_done != before.passes_done);
+    assert_true(after.scheduler.running > 0);
+    listen(e, h, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) assert_int_equal(h[i].token_count, 300);
+    engine_close(e);
+}
+
+static void closing_with_running_requests_is_clean(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < 30; i++) submit(e, ask(i, 200, 800));
+    engine_close(e);
+}
+
+static void the_snapshot_counts_passes_tokens_and_time(void **state) {
+    (void)state;
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[4] = {0};
+    engine_snapshot     s;
+    for (uint32_t i = 0; i < 4; i++) submit(e, ask(i, 50, 10));
+    listen(e, h, 4);
+    wait_until_idle(e, &s);
+    assert_int_equal(s.scheduler.finished, 4);
+    assert_int_equal(s.scheduler.generated_tokens, 40);
+    assert_true(s.passes_done >= 10 && s.device.passes == s.passes_done);
+    assert_true(s.host_ns_total > 0 && s.plan_ns_total > 0 && s.last_progress_us > 0);
+    assert_int_equal(s.pass_started_us, 0);
+    assert_true(s.device.op_ns[OP_ATTENTION] > 0 && s.device.weight_bytes > 0);
+    assert_string_equal(s.failed, "");
+    engine_close(e);
+}
+
+static void a_context_that_does_not_fit_is_refused_with_the_flag_to_change(void **state) {
+    (void)state;
+    engine_config c = sim_config();
+    engine       *e;
+    error         err;
+    c.kv_cache_bytes = 1 << 20;
+    assert_int_equal(engine_open(&e, &c, &err), ERR_MEMORY);
+    assert_non_null(strstr(err.text, "--kv-cache-memory"));
+    c = sim_config();
+    c.context_max = 1 << 30;
+    assert_int_equal(engine_open(&e, &c, &err), ERR_INVALID);
+    assert_non_null(strstr(err.text, "--max-model-len"));
+    c = sim_config();
+    c.model = "random:mixtral-8x7b";
+    c.device_settings.sim_hardware = "h100"; /* 87 GiB of weights, 80 of memory */
+    assert_int_equal(engine_open(&e, &c, &err), ERR_MEMORY);
+    c.device_settings.sim_hardware = "abacus";
+    assert_int_equal(engine_open(&e, &c, &err), ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "h200"));
+}
+
+static void a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes(void **state) {
+    (void)state;
+    engine_config c = sim_config();
+    c.model = "random:mixtral-8x7b";
+    c.device_settings.sim_hardware = "h200";
+    engine         *e = open_or_fail(&c);
+    heard           h = {0};
+    engine_snapshot s;
+    submit(e, ask(0, 100, 5));
+    listen(e, &h, 1);
+    wait_until_idle(e, &s);
+    assert_true(s.device.expert_bytes > s.device.weight_bytes / 2);
+    engine_close(e);
+}
+
+/* ---- on the cpu device ---- */
+
+static engine_config cpu_config(void) {
+    engine_config c = {.model = writer_dir, .device = "cpu", .kv_cache_bytes = 1 << 20, .device_settings = {.threads = 2}};
+    c.scheduler_settings.running_max = 4;
+    c.scheduler_settings.waiting_max = 64;
+    c.scheduler_settings.batch_tokens_max = 48;
+    c.scheduler_settings.chunk_tokens = 16;
+    c.scheduler_settings.prefix_cache = true;
+    c.context_max = 256;
+    return c;
+}
+
+static engine_request ask_model(uint64_t id, uint32_t prompt_tokens, uint32_t output_tokens) {
+    engine_request r = ask(id, prompt_tokens, output_tokens);
+    for (uint32_t i = 0; i < prompt_tokens; i++) r.tokens[i] = (uint32_t)((i * 31 + id % 3) % 97); /* some begin alike */
+    r.ignore_eos = true;
+    r.params.temperature = id % 2 ? 1 : 0;
+    return r;
+}
+
+static void a_real_model_answers_alike_alone_together_and_from_the_cache(void **state) {
+    (void)state;
+    enum { COUNT = 12 };
+    static heard alone[COUNT], together[COUNT];
+    checkpoint_close(tiny_open(0, DTYPE_BF16, 5));
+    engine_config c = cpu_config();
+    memset(alone, 0, sizeof alone);
+    memset(together, 0, sizeof together);
+    c.scheduler_settings.prefix_cache = false;
+    engine *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        submit(e, ask_model(i, 30 + 7 * i, 20));
+        listen(e, alone, i + 1);
+    }
+    engine_close(e);
+    c.scheduler_settings.prefix_cache = true;
+    e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask_model(i, 30 + 7 * i, 20));
+    listen(e, together, COUNT);
+    uint32_t cached = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_memory_equal(alone[i].tokens, together[i].tokens, sizeof alone[i].tokens);
+        cached += together[i].last.ledger.cached_tokens;
+    }
+    assert_true(cached > 0);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void the_last_logits_are_those_the_last_token_was_drawn_from(void **state) {
+    (void)state;
+    checkpoint_close(tiny_open(0, DTYPE_F32, 5));
+    const engine_config c = cpu_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[2] = {0};
+    float               logits[2][97];
+    submit(e, ask_model(0, 40, 5));
+    listen(e, h, 1);
+    assert_int_equal(engine_last_logits(e, logits[0]), OK);
+    for (int i = 0; i < 97; i++) assert_true(logits[0][i] <= logits[0][h[0].tokens[4]]); /* greedy */
+    submit(e, ask_model(1, 100, 2));
+    listen(e, h, 2);
+    assert_int_equal(engine_last_logits(e, logits[1]), OK);
+    assert_memory_not_equal(logits[0], logits[1], sizeof logits[0]);
+    engine_close(e);
+}
+
+/* ---- many threads ---- */
+
+typedef struct {
+    engine  *engine;
+    uint64_t first_id;
+} storm;
+enum { STORM_THREADS = 3, STORM_REQUESTS = 150 };
+
+static void *submit_and_cancel(void *argument) {
+    const storm *s = argument;
+    rng          random = {s->first_id + 1, 0};
+    error        err;
+    for (uint32_t i = 0; i < STORM_REQUESTS;) {
+        engine_request r = ask(s->first_id + i, 1 + (uint32_t)rng_below(&random, 200), 1 + (uint32_t)rng_below(&random, 60));
+        const int      status = engine_submit(s->engine, &r, &err);
+        if (status != OK) {
+            discard(&r);
+            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+            continue;
+        }
+        if (rng_below(&random, 3) == 0) engine_cancel(s->engine, s->first_id + rng_below(&random, i + 1));
+        i++;
+        engine_snapshot snapshot;
+        engine_read_snapshot(s->engine, &snapshot);
+    }
+    return NULL;
+}
+
+static void every_request_of_a_storm_ends_exactly_once(void **state) {
+    (void)state;
+    enum { ALL = STORM_THREADS * STORM_REQUESTS };
+    const engine_config c = sim_config();
+    engine             *e = open_or_fail(&c);
+    static heard        h[ALL];
+    storm               storms[STORM_THREADS];
+    pthread_t           threads[STORM_THREADS];
+    memset(h, 0, sizeof h);
+    for (int i = 0; i < STORM_THREADS; i++) {
+        storms[i] = (storm){e, (uint64_t)i * STORM_REQUESTS};
+        pthread_create(&threads[i], NULL, submit_and_cancel, &storms[i]);
+    }
+    listen(e, h, ALL);
+    for (int i = 0; i < STORM_THREADS; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(engine_next(e, &(engine_event){0}, 1), 0);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_ends_at_its_length_and_its_ledger_adds_up),
+        cmocka_unit_test(the_same_prompt_again_is_found_in_the_cache_and_answered_alike),
+        cmocka_unit_test(an_end_of_sequence_token_ends_it_and_is_marked),
+        cmocka_unit_test(min_tokens_puts_the_end_off_and_ignore_eos_puts_it_aside),
+        cmocka_unit_test(a_stop_id_ends_it_also_where_eos_is_ignored),
+        cmocka_unit_test(neighbours_do_not_change_an_answer),
+        cmocka_unit_test(a_tiny_pool_makes_requests_wait_and_start_over_but_all_end_right),
+        cmocka_unit_test(what_cannot_run_is_refused_at_once_and_stays_the_callers),
+        cmocka_unit_test(a_full_queue_is_an_answer),
+        cmocka_unit_test(an_id_that_runs_is_refused_and_free_again_after_its_end),
+        cmocka_unit_test(a_cancelled_request_ends_wherever_it_is_and_gives_its_pages_back),
+        cmocka_unit_test(a_consumer_that_stalls_loses_nothing),
+        cmocka_unit_test(closing_with_running_requests_is_clean),
+        cmocka_unit_test(the_snapshot_counts_passes_tokens_and_time),
+        cmocka_unit_test(a_context_that_does_not_fit_is_refused_with_the_flag_to_change),
+        cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
+        cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
+        cmocka_unit_test(the_last_logits_are_those_the_last_token_was_drawn_from),
+        cmocka_unit_test(every_request_of_a_storm_ends_exactly_once),
+    };
+    return cmocka_run_group_tests(tests, writer_setup, writer_teardown);
+}
