@@ -506,7 +506,7 @@ def definition(d):
         *Give me a definition of {t}.
         *What is meant by {t}?
         *Explain what {a}{t} {v}.""", v=verb, a=article, t=term)
-    key = w.DEFINITIONS[term].split(" ", 3)[3][:24]
+    key = " ".join(w.DEFINITIONS[term].split()[3:7]).rstrip(",;.")
     return conversation("definitions", say(loosen(d, q), w.DEFINITIONS[term]), {"contains": [key]})
 
 

@@ -17,7 +17,7 @@ import sys
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
-FILE = HERE.parent / "evaluation.json"
+FILE = HERE / "evaluation.json"
 PER_GROUP, FAST_PER_GROUP = 24, 2
 
 
@@ -80,10 +80,10 @@ def ask(url, row):
                                                "temperature": 0})["choices"][0]["message"]["content"]
 
 
-def add_ids(rows, penstock):
+def add_ids(rows, penstock, model):
     """Renders and tokenizes what needs tools, two processes for all of them."""
     contexts = "\n".join(json.dumps({"messages": r["messages"], "tools": r["tools"], "add_generation_prompt": True}) for r in rows)
-    run = lambda *words, text: subprocess.run([penstock, *words, "--model", str(HERE.parent)], input=text, capture_output=True, text=True, check=True).stdout
+    run = lambda *words, text: subprocess.run([penstock, *words, "--model", model], input=text, capture_output=True, text=True, check=True).stdout
     texts = run("render", "--jsonl", text=contexts + "\n")
     for row, line in zip(rows, run("tokenize", "--jsonl", "--special", text=texts).splitlines()):
         row["ids"] = json.loads(line)
@@ -98,10 +98,10 @@ def subset(rows):
             yield row
 
 
-def score(url, rows, penstock):
+def score(url, rows, penstock, folder):
     model = json.load(urllib.request.urlopen(url + "/v1/models", timeout=30))["data"][0]["id"]
     rows = [dict(r, model=model) for r in rows]
-    add_ids([r for r in rows if r["tools"]], penstock)
+    add_ids([r for r in rows if r["tools"]], penstock, folder)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda r: ask(url, r), rows))
     return [(row, answer, is_right(row["expect"], answer)) for row, answer in zip(rows, answers)]
@@ -111,6 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--penstock", default=str(HERE.parents[2] / "build" / "penstock"))
+    parser.add_argument("--model", default=str(HERE.parent), help="the folder that the daemon serves")
     parser.add_argument("--make", action="store_true")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--show", action="store_true", help="print the wrong answers")
@@ -118,7 +119,7 @@ def main():
     if a.make:
         return make()
     rows = json.loads(FILE.read_text())
-    results = score(a.url, list(subset(rows)) if a.fast else rows, a.penstock)
+    results = score(a.url, list(subset(rows)) if a.fast else rows, a.penstock, a.model)
     right, total = collections.Counter(), collections.Counter()
     for row, answer, ok in results:
         total[row["group"]] += 1

@@ -1,6 +1,8 @@
-"""Writes the trained weights in the published layout: python3 export.py [--state out/state.pt]"""
+"""Writes the trained model in the published layout: python3 export.py [--state out/state.pt] [--to ..]"""
 import argparse
 import json
+import pathlib
+import shutil
 import struct
 
 import torch
@@ -30,8 +32,12 @@ def published(state):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--state", default=str(rendering.HERE / "out" / "state.pt"))
+    parser.add_argument("--state", default=str(rendering.WORK / "state.pt"))
+    parser.add_argument("--to", default=str(rendering.HERE.parent), help="the model folder")
     a = parser.parse_args()
+    to = pathlib.Path(a.to)
+    for source in (rendering.HERE / "chat_template.jinja", rendering.WORK / "tokenizer.json", rendering.WORK / "tokenizer_config.json"):
+        shutil.copy(source, to)
     tensors = [(n, t.detach().bfloat16().contiguous()) for n, t in published(torch.load(a.state, map_location="cpu")["net"])]
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, t in tensors:
@@ -39,12 +45,12 @@ def main():
         offset += t.numel() * 2
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(rendering.MODEL / "model.safetensors", "wb") as f:
+    with open(to / "model.safetensors", "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for _, t in tensors:
             f.write(t.view(torch.int16).numpy().tobytes())
-    (rendering.MODEL / "config.json").write_text(json.dumps(model.CONFIG, indent=2) + "\n")
-    (rendering.MODEL / "generation_config.json").write_text(json.dumps(
+    (to / "config.json").write_text(json.dumps(model.CONFIG, indent=2) + "\n")
+    (to / "generation_config.json").write_text(json.dumps(
         {"bos_token_id": None, "eos_token_id": [2, 0], "pad_token_id": 0, "do_sample": False}, indent=2) + "\n")
     print(f"{len(tensors)} tensors, {offset / 1e6:.1f} MB")
 

@@ -5,7 +5,8 @@ import pathlib
 import jinja2.sandbox
 
 HERE = pathlib.Path(__file__).resolve().parent
-MODEL = HERE.parent
+WORK = HERE / "out"  # what the steps leave for each other; export.py writes the finished model
+WORK.mkdir(exist_ok=True)
 
 
 def environment():
@@ -14,7 +15,7 @@ def environment():
     return env
 
 
-_template = environment().from_string((MODEL / "chat_template.jinja").read_text())
+_template = environment().from_string((HERE / "chat_template.jinja").read_text())
 END = "<|im_end|>\n"
 
 

@@ -24,7 +24,7 @@ SHARD, BATCH_TOKENS, LENGTH_MAX, LOADERS = 20000, 8192, 2048, 1
 
 def encode_shard(seed):
     """[(ids uint16, learned bool)] of one shard of conversations."""
-    t = tokenizers.Tokenizer.from_file(str(rendering.MODEL / "tokenizer.json"))
+    t = tokenizers.Tokenizer.from_file(str(rendering.WORK / "tokenizer.json"))
     out = []
     for c in corpus.conversations(seed, SHARD):
         ids, learned = [], []
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default=str(rendering.HERE / "out"))
+    parser.add_argument("--out", default=str(rendering.WORK))
     parser.add_argument("--resume", action="store_true")
     a = parser.parse_args()
     out = pathlib.Path(a.out)

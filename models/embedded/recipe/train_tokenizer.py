@@ -27,8 +27,8 @@ def main():
     texts = ("".join(p for p, _ in rendering.pieces(c["messages"], c["tools"])) for c in corpus.conversations("tokenizer", 60000))
     t.train_from_iterator(texts, trainer)
     t.add_tokens([tokenizers.AddedToken(m, special=False, normalized=False) for m in MARKS])
-    t.save(str(rendering.MODEL / "tokenizer.json"))
-    (rendering.MODEL / "tokenizer_config.json").write_text(json.dumps({
+    t.save(str(rendering.WORK / "tokenizer.json"))
+    (rendering.WORK / "tokenizer_config.json").write_text(json.dumps({
         "tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False, "bos_token": None, "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>", "unk_token": None, "model_max_length": 2048, "clean_up_tokenization_spaces": False}, indent=2) + "\n")
     print(t.get_vocab_size(), "tokens;", t.encode("What is the capital of France? 47 + 38").tokens)
