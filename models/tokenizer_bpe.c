@@ -122,11 +122,7 @@ static int read_merge(bpe_model *m, const cJSON *item, uint32_t rank, merge_read
 static int read_merges(bpe_model *m, const cJSON *json, error *err) {
     const cJSON *list = json_get(json, "merges"), *item;
     if (!cJSON_IsArray(list)) return error_set(err, ERR_INVALID, "the model has no array 'merges'");
-    size_t count = (size_t)cJSON_GetArraySize(list), slots = 16;
-    while (slots < count * 2) slots *= 2;
-    m->merges = calloc(slots, sizeof *m->merges);
-    if (!m->merges) fatal("out of memory for %zu merges", count);
-    m->merges_mask = (uint32_t)(slots - 1);
+    m->merges = table_new((size_t)cJSON_GetArraySize(list), sizeof *m->merges, &m->merges_mask);
     merge_reader r;
     buf_init(&r.left, UINT32_MAX - 1), buf_init(&r.right, UINT32_MAX - 1), buf_init(&r.joined, UINT32_MAX - 1);
     uint32_t rank = 0;

@@ -33,6 +33,10 @@ static inline void *grow(void *array, size_t *capacity, size_t need, size_t item
     return grown;
 }
 
+/* `slots` zeroed slots of `item` bytes, a power of two and at least twice `entries`, for a hash table; *mask is slots - 1.
+ */
+void *table_new(size_t entries, size_t item, uint32_t *mask);
+
 typedef struct {
     const char *data;
     size_t      size;
