@@ -127,6 +127,17 @@ void kvcache_publish(kvcache *kv, uint32_t list, const kv_content *of, uint32_t 
     while (l->shared_count < full) share_next(kv, list, of);
 }
 
+bool kvcache_shorten(kvcache *kv, uint32_t list) {
+    page_list *l = list_at(kv, list);
+    check(l->page_count == l->shared_count);
+    if (l->page_count == 0) return false;
+    uint32_t last = pages_of(kv, list)[l->page_count - 1];
+    if (kv->pool.holders[last] > 1) return false;
+    let_go(kv, last);
+    l->page_count--, l->shared_count--;
+    return true;
+}
+
 void kvcache_release(kvcache *kv, uint32_t list) {
     page_list *l = list_at(kv, list);
     while (l->page_count > 0) let_go(kv, pages_of(kv, list)[--l->page_count]);

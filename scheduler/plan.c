@@ -6,7 +6,7 @@
  *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
  *
  * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
- * loop is bounded by running_max (or its square, when memory is taken back). */
+ * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
 #include "base/error.h"
 #include "scheduler/state.h"
 
@@ -32,11 +32,12 @@ static void view_running(const scheduler *s, const running_list *l, running_view
     }
 }
 
-static void take_memory_back(scheduler *s) {
-    if (s->candidate != NO_SEQUENCE) {
-        candidate_clear(s); /* what it holds can be evicted now */
-        return;
-    }
+/* The first in the queue gives up a page that it found in the cache and nobody else holds. */
+static bool take_from_queue(scheduler *s) {
+    return s->candidate != NO_SEQUENCE && kvcache_shorten(s->kv, s->sequences[s->candidate].slot);
+}
+
+static void send_somebody_back(scheduler *s) {
     uint32_t count = running_count(s), decodes = s->decoding.count;
     check(count >= 2); /* one alone always fits: submit refused what does not */
     view_running(s, &s->decoding, s->views);
@@ -46,13 +47,16 @@ static void take_memory_back(scheduler *s) {
     life_send_back(s, victim < decodes ? s->decoding.sequences[victim] : s->prefilling.sequences[victim - decodes]);
 }
 
-/* Room for the row that each decode computes now. A victim may be one that already has its room, so it starts again. */
+/* Room for the row that each decode computes now. Who is sent back may be one that had its room, so it starts again. */
 static void grow_decodes(scheduler *s) {
-    for (uint32_t i = 0; i < s->decoding.count; i++) {
+    for (uint32_t i = 0; i < s->decoding.count;) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
-        if (grow(s, q, q->known)) continue;
-        take_memory_back(s);
-        i = UINT32_MAX; /* from 0 */
+        if (grow(s, q, q->known)) {
+            i++;
+        } else if (!take_from_queue(s)) {
+            send_somebody_back(s);
+            i = 0;
+        }
     }
 }
 

@@ -474,6 +474,27 @@ static void the_latest_arrival_gives_its_memory_back_and_loses_no_token(void **s
     end(t);
 }
 
+/* The first in the queue keeps the pages it found, but not against those who run. */
+static void pages_kept_for_the_queue_are_taken_before_anybody_is_sent_back(void **state) {
+    (void)state;
+    scheduler_config c = config_of(12);
+    story           *t = begin(&c);
+    submit(t, 1, 0, 20, 2);
+    run_dry(t); /* 5 pages stay in the cache */
+    submit(t, 2, 100, 8, 36);
+    pass(t);
+    submit(t, 3, 0, 36, 4); /* finds 5, needs 5 more: has to wait, and holds them */
+    pass(t);
+    assert_int_equal(stats_of(t).running, 1);
+    assert_int_equal(stats_of(t).pages_held, 3 + 5);
+    while (scheduler_is_live(t->s, 2)) pass(t);
+    assert_int_equal(stats_of(t).preempted, 0);
+    run_dry(t);
+    assert_int_equal(stats_of(t).finished, 3);
+    assert_int_equal(t->known[2], 44);
+    end(t);
+}
+
 static void the_same_victim_is_never_taken_twice_in_a_row(void **state) {
     (void)state;
     scheduler_config c = config_of(10);
@@ -649,6 +670,7 @@ int main(void) {
         cmocka_unit_test(greedy_leaves_a_page_for_each_that_runs),
         cmocka_unit_test(nobody_passes_a_request_that_does_not_fit),
         cmocka_unit_test(the_latest_arrival_gives_its_memory_back_and_loses_no_token),
+        cmocka_unit_test(pages_kept_for_the_queue_are_taken_before_anybody_is_sent_back),
         cmocka_unit_test(the_same_victim_is_never_taken_twice_in_a_row),
         cmocka_unit_test(a_request_that_just_fits_the_pool_finishes),
         cmocka_unit_test(what_can_never_run_is_refused),
