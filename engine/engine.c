@@ -327,10 +327,14 @@ static int open_parts(engine *e, error *err) {
     char           why[256];
     memory_plan    memory;
     engine_config *c = &e->config;
+    const bool     context_asked_for = c->context_max > 0;
     int            status = checkpoint_open(&e->model, c->model, err);
     if (status == OK) status = engine_plan(c, e->model, &memory, err);
     if (status != OK) return status;
     const model_facts *f = checkpoint_facts(e->model);
+    if (c->context_max < f->context_max && !context_asked_for)
+        log_warn("engine", "the KV pages hold a context of %u tokens, not the model's %u; --kv-cache-memory gives them more",
+                 c->context_max, f->context_max);
     e->api = device_find(c->device, why, sizeof why);
     status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;

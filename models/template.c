@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 /* A chat of a hundred thousand tokens takes some hundred thousand steps and two megabytes; these bounds are for the
  * template that does not end. A step is well under a microsecond. */
@@ -15,7 +15,7 @@ enum { SOURCE_BYTES_MAX = 1 << 20, COMPILED_BYTES_MAX = 256 << 20 };
 static int compile_guarded(template *t, trap *tr, const char *source, size_t n) {
     int code = setjmp(tr->jump);
     if (code) return code;
-    arena_init(&t->arena, tr, COMPILED_BYTES_MAX);
+    jinja_arena_init(&t->arena, tr, COMPILED_BYTES_MAX);
     t->root = jinja_parse(&t->arena, source, n);
     jinja_hide_names(&t->arena, t->root);
     t->arena.trap = NULL; /* it was on the caller's stack */
@@ -39,7 +39,7 @@ int template_compile(template **out, const char *source, size_t n, error *err) {
 
 void template_free(template *t) {
     if (!t) return;
-    arena_free(&t->arena);
+    jinja_arena_free(&t->arena);
     free(t);
 }
 
@@ -58,12 +58,12 @@ static int render_guarded(render *r, const cJSON *context, buf *out) {
 int template_render(const template *t, const cJSON *context, int64_t now_unix_s, const template_limits *limits, buf *out,
                     error *err) {
     error  ignored;
-    render r = {.trap.err = err ? err : &ignored, .template = t, .now_unix_s = now_unix_s};
+    render r = {.trap.err = err ? err : &ignored, .body = t->root, .now_unix_s = now_unix_s};
     r.steps_left = limits->steps_max, r.depth_left = limits->depth_max;
-    arena_init(&r.arena, &r.trap, limits->output_max);
+    jinja_arena_init(&r.arena, &r.trap, limits->output_max);
     buf_init(&r.out, limits->output_max < UINT32_MAX / 2 ? limits->output_max : UINT32_MAX / 2);
     int code = render_guarded(&r, context, out);
-    arena_free(&r.arena);
+    jinja_arena_free(&r.arena);
     buf_free(&r.out);
     return code;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 /* ---- built-in rows ---- */
 
@@ -57,16 +57,16 @@ value jinja_call_row(render *r, const builtin *row, value self, const call_args 
     return v;
 }
 
-int64_t arg_int(render *r, value v, int64_t otherwise) {
+int64_t jinja_arg_int(render *r, value v, int64_t otherwise) {
     if (is_missing(v)) return otherwise;
     if (v.kind == V_UNDEFINED) jinja_fail_undefined(r, v);
     if (!is_integral(v)) FAIL(r, "'%s' object cannot be interpreted as an integer", jinja_type_name(v));
     return integral(v);
 }
 
-bool arg_truth(value v, bool otherwise) { return is_missing(v) ? otherwise : jinja_truth(v); }
+bool jinja_arg_truth(value v, bool otherwise) { return is_missing(v) ? otherwise : jinja_truth(v); }
 
-const text *arg_text(render *r, value v, const char *what) {
+const text *jinja_arg_text(render *r, value v, const char *what) {
     if (v.kind == V_UNDEFINED) jinja_fail_undefined(r, v);
     if (v.kind != V_TEXT) FAIL(r, "%s must be str, not %s", what, jinja_type_name(v));
     return v.text;
@@ -124,14 +124,14 @@ static void set_special(render *r, const node *definition, const call_args *args
     uint32_t count = definition->name_count;
     if (definition->flags & MACRO_CALLER) {
         const value *caller = named_arg(args, &caller_name);
-        scope_set(r, inner, &caller_name, caller ? *caller : jinja_undefined_hint(r, "No caller defined"));
+        jinja_scope_set(r, inner, &caller_name, caller ? *caller : jinja_undefined_hint(r, "No caller defined"));
     }
-    if (definition->flags & MACRO_KWARGS) scope_set(r, inner, &kwargs_name, other_named(r, definition, args));
+    if (definition->flags & MACRO_KWARGS) jinja_scope_set(r, inner, &kwargs_name, other_named(r, definition, args));
     if (definition->flags & MACRO_VARARGS) {
         uint32_t extra = args->count > count ? args->count - count : 0;
         array   *rest = jinja_array_new(r, extra);
         if (extra) memcpy(rest->items, args->items + count, extra * sizeof(value));
-        scope_set(r, inner, &varargs_name, (value){.kind = V_TUPLE, .array = rest});
+        jinja_scope_set(r, inner, &varargs_name, (value){.kind = V_TUPLE, .array = rest});
     }
 }
 
@@ -144,17 +144,17 @@ static value missing_parameter(render *r, const text *name) {
 static value call_macro(render *r, const macro *m, const call_args *args) {
     const node *definition = m->definition;
     uint32_t    count = definition->name_count, defaults = definition->count - 1 - count;
-    scope      *inner = scope_open(r, m->outside), *outer = r->scope;
+    scope      *inner = jinja_scope_open(r, m->outside), *outer = r->scope;
     check_macro_args(r, definition, args);
     set_special(r, definition, args, inner);
     r->scope = inner; /* defaults see the parameters before them */
     for (uint32_t i = 0; i < count; i++) {
         const text  *name = definition->kids[i]->name;
         const value *named = named_arg(args, name);
-        if (i < args->count) scope_set(r, inner, name, args->items[i]);
-        else if (named) scope_set(r, inner, name, *named);
-        else if (i + defaults >= count) scope_set(r, inner, name, jinja_eval(r, definition->kids[i + defaults]));
-        else scope_set(r, inner, name, missing_parameter(r, name));
+        if (i < args->count) jinja_scope_set(r, inner, name, args->items[i]);
+        else if (named) jinja_scope_set(r, inner, name, *named);
+        else if (i + defaults >= count) jinja_scope_set(r, inner, name, jinja_eval(r, definition->kids[i + defaults]));
+        else jinja_scope_set(r, inner, name, missing_parameter(r, name));
     }
     value v = jinja_run_body(r, definition->kids[definition->count - 1], inner);
     r->scope = outer;
@@ -168,7 +168,7 @@ static value make_range(render *r, value self, const value *arg, const call_args
     (void)self, (void)arg;
     int64_t bound[3] = {0, 0, 1};
     if (args->count < 1 || args->count > 3 || args->named_count) FAIL(r, "range takes 1 to 3 arguments");
-    for (uint32_t i = 0; i < args->count; i++) bound[i] = arg_int(r, args->items[i], 0);
+    for (uint32_t i = 0; i < args->count; i++) bound[i] = jinja_arg_int(r, args->items[i], 0);
     if (args->count == 1) bound[1] = bound[0], bound[0] = 0;
     if (bound[2] == 0) FAIL(r, "range() arg 3 must not be zero");
     bool     up = bound[2] > 0;
@@ -176,7 +176,7 @@ static value make_range(render *r, value self, const value *arg, const call_args
     uint64_t stride = up ? (uint64_t)bound[2] : 0 - (uint64_t)bound[2];
     uint64_t count = (up ? bound[1] > bound[0] : bound[0] > bound[1]) ? (span - 1) / stride + 1 : 0;
     if (count > RANGE_MAX) FAIL(r, "Range too big. The sandbox blocks ranges larger than %d.", RANGE_MAX);
-    range *g = arena_take(&r->arena, 1, sizeof *g);
+    range *g = jinja_arena_take(&r->arena, 1, sizeof *g);
     *g = (range){bound[0], bound[1], bound[2], (int64_t)count};
     return (value){.kind = V_RANGE, .range = g};
 }
@@ -214,7 +214,7 @@ static value make_namespace(render *r, value self, const value *arg, const call_
 static value make_cycler(render *r, value self, const value *arg, const call_args *args) {
     (void)self, (void)arg;
     if (args->count == 0) FAIL(r, "at least one item has to be provided");
-    cycler *c = arena_take(&r->arena, 1, sizeof *c);
+    cycler *c = jinja_arena_take(&r->arena, 1, sizeof *c);
     array  *items = jinja_array_new(r, args->count);
     memcpy(items->items, args->items, args->count * sizeof(value));
     c->items = items;
@@ -223,7 +223,7 @@ static value make_cycler(render *r, value self, const value *arg, const call_arg
 
 static value make_joiner(render *r, value self, const value *arg, const call_args *args) {
     (void)self, (void)args;
-    cycler *c = arena_take(&r->arena, 1, sizeof *c);
+    cycler *c = jinja_arena_take(&r->arena, 1, sizeof *c);
     c->separator = is_missing(arg[0]) ? text_value(jinja_text_within(&r->arena, ", ", 2)) : arg[0];
     return (value){.kind = V_JOINER, .cycler = c};
 }
@@ -252,7 +252,7 @@ static const char *without_zone(render *r, const text *format) {
 
 static value strftime_now(render *r, value self, const value *arg, const call_args *args) {
     (void)self, (void)args;
-    const text *format = arg_text(r, arg[0], "strftime_now's format");
+    const text *format = jinja_arg_text(r, arg[0], "strftime_now's format");
     char        shown[4096];
     struct tm   now;
     time_t      seconds = (time_t)r->now_unix_s;

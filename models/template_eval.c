@@ -2,41 +2,41 @@
  * kind to its function. */
 #include <string.h>
 
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 /* ---- variables ---- */
 
-scope *scope_open(render *r, scope *outside) {
-    scope *s = arena_take(&r->arena, 1, sizeof *s);
+scope *jinja_scope_open(render *r, scope *outside) {
+    scope *s = jinja_arena_take(&r->arena, 1, sizeof *s);
     s->outside = outside;
     return s;
 }
 
-static struct variable *scope_find(render *r, scope *s, const text *name) {
+static variable *scope_find(render *r, scope *s, const text *name) {
     jinja_work(r, 1 + s->count / 8);
     for (uint32_t i = 0; i < s->count; i++)
         if (text_is(s->variables[i].name, name->data, name->size)) return &s->variables[i];
     return NULL;
 }
 
-void scope_set(render *r, scope *s, const text *name, value v) {
-    struct variable *known = scope_find(r, s, name);
+void jinja_scope_set(render *r, scope *s, const text *name, value v) {
+    variable *known = scope_find(r, s, name);
     if (known) {
         known->held = v;
         return;
     }
     if (s->count == s->capacity) {
-        uint32_t         capacity = s->capacity ? s->capacity * 2 : 4;
-        struct variable *more = arena_take(&r->arena, capacity, sizeof *more);
+        uint32_t  capacity = s->capacity ? s->capacity * 2 : 4;
+        variable *more = jinja_arena_take(&r->arena, capacity, sizeof *more);
         if (s->count) memcpy(more, s->variables, s->count * sizeof *more);
         s->variables = more, s->capacity = capacity;
     }
-    s->variables[s->count++] = (struct variable){name, v};
+    s->variables[s->count++] = (variable){name, v};
 }
 
 static value look_up(render *r, const text *name) {
     for (scope *s = r->scope; s; s = s->outside) {
-        const struct variable *found = scope_find(r, s, name);
+        const variable *found = scope_find(r, s, name);
         if (found) return is_missing(found->held) ? jinja_undefined_name(r, name) : found->held;
     }
     const value   *given = jinja_dict_get_text(r, r->context, name);
@@ -46,7 +46,7 @@ static value look_up(render *r, const text *name) {
 }
 
 static void hide_names(render *r, scope *s, const node *body) {
-    for (uint32_t i = 0; i < body->name_count; i++) scope_set(r, s, body->names[i], (value){0});
+    for (uint32_t i = 0; i < body->name_count; i++) jinja_scope_set(r, s, body->names[i], (value){0});
 }
 
 /* ---- targets of assignments ---- */
@@ -66,7 +66,7 @@ static void unpack(render *r, scope *s, const node *target, value v) {
 
 static void assign(render *r, scope *s, const node *target, value v) {
     if (target->kind == N_STORE) {
-        scope_set(r, s, target->name, v);
+        jinja_scope_set(r, s, target->name, v);
     } else if (target->kind == N_TUPLE) {
         unpack(r, s, target, v);
     } else {
@@ -182,7 +182,7 @@ static void add_star_star(render *r, arg_list *l, value v) {
 }
 
 static call_args finish_args(render *r, arg_list *l) {
-    const text **names = arena_take(&r->arena, l->names.count, sizeof *names);
+    const text **names = jinja_arena_take(&r->arena, l->names.count, sizeof *names);
     for (uint32_t i = 0; i < l->names.count; i++) names[i] = l->names.items[i].text;
     return (call_args){l->items.items, l->items.count, l->named.count, names, l->named.items};
 }
@@ -302,7 +302,7 @@ static value filter_captured(render *r, const node *filter, const text *captured
 static flow exec_set_block(render *r, const node *n) {
     const text *captured;
     flow        f;
-    if (!capture(r, n->kids[2], scope_open(r, r->scope), &captured, &f)) return f;
+    if (!capture(r, n->kids[2], jinja_scope_open(r, r->scope), &captured, &f)) return f;
     assign(r, r->scope, n->kids[0], n->kids[1] ? filter_captured(r, n->kids[1], captured) : text_value(captured));
     return FLOW_ON;
 }
@@ -310,19 +310,19 @@ static flow exec_set_block(render *r, const node *n) {
 static flow exec_filter_block(render *r, const node *n) {
     const text *captured;
     flow        f;
-    if (!capture(r, n->kids[1], scope_open(r, r->scope), &captured, &f)) return f;
+    if (!capture(r, n->kids[1], jinja_scope_open(r, r->scope), &captured, &f)) return f;
     jinja_show(r, filter_captured(r, n->kids[0], captured));
     return FLOW_ON;
 }
 
 static value macro_value(render *r, const node *definition) {
-    macro *m = arena_take(&r->arena, 1, sizeof *m);
+    macro *m = jinja_arena_take(&r->arena, 1, sizeof *m);
     *m = (macro){definition, r->scope};
     return (value){.kind = V_MACRO, .macro = m};
 }
 
 static flow exec_macro(render *r, const node *n) {
-    scope_set(r, r->scope, n->name, macro_value(r, n));
+    jinja_scope_set(r, r->scope, n->name, macro_value(r, n));
     return FLOW_ON;
 }
 
@@ -332,13 +332,13 @@ static flow exec_call_block(render *r, const node *n) {
 }
 
 static flow exec_with(render *r, const node *n) {
-    scope *inner = scope_open(r, r->scope);
+    scope *inner = jinja_scope_open(r, r->scope);
     for (uint32_t i = 0; i + 1 < n->count; i += 2) assign(r, inner, n->kids[i], jinja_eval(r, n->kids[i + 1]));
     return exec_frame(r, n->kids[n->count - 1], inner);
 }
 
 static flow exec_block(render *r, const node *n) {
-    exec_frame(r, n->kids[0], scope_open(r, n->flags & BLOCK_SCOPED ? r->scope : r->root));
+    exec_frame(r, n->kids[0], jinja_scope_open(r, n->flags & BLOCK_SCOPED ? r->scope : r->root));
     return FLOW_ON;
 }
 
@@ -363,7 +363,7 @@ static bool next_tested(render *r, iterator *it, value *out) {
     scope           *outer = r->scope;
     bool             passed = false;
     while (!passed && jinja_next(r, it->inner, out)) {
-        r->scope = scope_open(r, t->outside);
+        r->scope = jinja_scope_open(r, t->outside);
         assign(r, r->scope, t->loop->kids[FOR_TARGET], *out);
         passed = jinja_truth(jinja_eval(r, t->loop->kids[FOR_TEST]));
         if (passed) *out = target_value(r, t->loop->kids[FOR_TARGET]);
@@ -373,11 +373,11 @@ static bool next_tested(render *r, iterator *it, value *out) {
 }
 
 static value tested(render *r, const node *n, scope *outside, value over) {
-    loop_test *t = arena_take(&r->arena, 1, sizeof *t);
+    loop_test *t = jinja_arena_take(&r->arena, 1, sizeof *t);
     *t = (loop_test){n, outside};
     iterator *it = jinja_iterator_new(r, next_tested, over, "generator");
     it->inner = jinja_iterate(r, over), it->with = t;
-    return iterator_value(it);
+    return jinja_iterator_value(it);
 }
 
 static bool loop_peek(render *r, loop_state *l) {
@@ -396,7 +396,7 @@ static bool loop_advance(render *r, loop_state *l) {
 static int64_t loop_length(render *r, loop_state *l) {
     if (l->length >= 0) return l->length;
     if (jinja_has_length(l->over, &l->length)) return l->length;
-    value rest = jinja_to_list(r, iterator_value(l->source));
+    value rest = jinja_to_list(r, jinja_iterator_value(l->source));
     l->source = jinja_iterate(r, rest);
     l->length = rest.array->count + l->index0 + 1 + l->peeked;
     return l->length;
@@ -425,8 +425,8 @@ value jinja_loop_attribute(render *r, loop_state *l, const text *name) {
 /* Once around; *complete: the body ran to its end, which is what keeps the `else` from running. */
 static flow run_iteration(render *r, const node *n, loop_state *l, bool *complete) {
     static const text loop_name = {"loop", 4, 4};
-    scope            *inner = scope_open(r, l->outside);
-    scope_set(r, inner, &loop_name, (value){.kind = V_LOOP, .loop = l});
+    scope            *inner = jinja_scope_open(r, l->outside);
+    jinja_scope_set(r, inner, &loop_name, (value){.kind = V_LOOP, .loop = l});
     assign(r, inner, n->kids[FOR_TARGET], l->current);
     flow f = exec_frame(r, n->kids[FOR_BODY], inner);
     *complete |= f == FLOW_ON;
@@ -435,7 +435,7 @@ static flow run_iteration(render *r, const node *n, loop_state *l, bool *complet
 
 /* The flow that comes out is that of the `else`, which belongs to the loop around this one. */
 static flow run_loop(render *r, const node *n, loop_state l) {
-    loop_state *kept = arena_take(&r->arena, 1, sizeof *kept); /* the template may keep it: {% set outer = loop %} */
+    loop_state *kept = jinja_arena_take(&r->arena, 1, sizeof *kept); /* the template may keep it: {% set outer = loop %} */
     bool        complete = false;
     if (n->kids[FOR_TEST]) l.over = tested(r, n, l.outside, l.over);
     *kept = l;
@@ -443,7 +443,7 @@ static flow run_loop(render *r, const node *n, loop_state l) {
     while (loop_advance(r, kept) && run_iteration(r, n, kept, &complete) != FLOW_BREAK) {
     }
     if (complete || !n->kids[FOR_ELSE]) return FLOW_ON;
-    return exec_frame(r, n->kids[FOR_ELSE], scope_open(r, l.outside));
+    return exec_frame(r, n->kids[FOR_ELSE], jinja_scope_open(r, l.outside));
 }
 
 static flow exec_for(render *r, const node *n) {
@@ -483,6 +483,6 @@ static flow execute(render *r, const node *n) {
 }
 
 void jinja_run(render *r) {
-    r->root = scope_open(r, NULL);
-    exec_frame(r, r->template->root, r->root);
+    r->root = jinja_scope_open(r, NULL);
+    exec_frame(r, r->body, r->root);
 }

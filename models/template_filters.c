@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 #define FILTER(name) static value name(render *r, value self, const value *arg, const call_args *args)
 #define UNUSED_ARGS (void)r, (void)self, (void)arg, (void)args
@@ -36,7 +36,7 @@ static getter make_getter(render *r, value attribute, bool ignore_case) {
     if (is_missing(attribute) || attribute.kind == V_NONE) return g;
     bool path = attribute.kind == V_TEXT;
     g.parts.count = path ? parts_of(attribute.text, '.') : 1;
-    g.parts.items = arena_take(&r->arena, g.parts.count, sizeof(value));
+    g.parts.items = jinja_arena_take(&r->arena, g.parts.count, sizeof(value));
     if (!path) g.parts.items[0] = attribute;
     for (uint32_t i = 0, from = 0, to; path && i < g.parts.count; i++, from = to + 1) {
         for (to = from; to < attribute.text->size && attribute.text->data[to] != '.';) to++;
@@ -46,7 +46,7 @@ static getter make_getter(render *r, value attribute, bool ignore_case) {
 }
 
 static value fold_case(render *r, value v, bool ignore) {
-    return ignore && v.kind == V_TEXT ? text_recase(r, v, CASE_LOWER) : v;
+    return ignore && v.kind == V_TEXT ? jinja_text_recase(r, v, CASE_LOWER) : v;
 }
 
 static value get(render *r, const getter *g, value v) {
@@ -57,7 +57,9 @@ static value get(render *r, const getter *g, value v) {
     return fold_case(r, v, g->ignore_case);
 }
 
-static void *keep(render *r, const void *what, size_t size) { return memcpy(arena_take(&r->arena, 1, size), what, size); }
+static void *keep(render *r, const void *what, size_t size) {
+    return memcpy(jinja_arena_take(&r->arena, 1, size), what, size);
+}
 
 /* ---- map, select, reject and their attr forms ---- */
 
@@ -70,8 +72,8 @@ typedef struct {
 
 static call_args args_from(const call_args *args, uint32_t at) {
     call_args rest = *args;
-    rest.items += at < args->count ? at : args->count;
     rest.count = args->count > at ? args->count - at : 0;
+    rest.items = rest.count ? args->items + at : NULL;
     return rest;
 }
 
@@ -87,7 +89,7 @@ static value lazily(render *r, value self, iterator_next *next, const call_args 
     iterator *it = jinja_iterator_new(r, next, self, "generator");
     rule.rest = *args;
     it->with = keep(r, &rule, sizeof rule);
-    return iterator_value(it);
+    return jinja_iterator_value(it);
 }
 
 static bool start_each(render *r, iterator *it) {
@@ -103,7 +105,7 @@ static void read_map(render *r, each_rule *rule) {
     rule->by_attribute = args->count == 0 && attribute;
     if (!rule->by_attribute) {
         if (args->count == 0) FAIL(r, "map requires a filter argument");
-        rule->name = arg_text(r, args->items[0], "map's filter");
+        rule->name = jinja_arg_text(r, args->items[0], "map's filter");
         rule->rest = args_from(args, 1);
         return;
     }
@@ -127,7 +129,7 @@ static void read_select(render *r, each_rule *rule) {
         if (rule->rest.count == 0) FAIL(r, "Missing parameter for attribute name");
         rule->get = make_getter(r, rule->rest.items[0], false);
     }
-    if (rule->rest.count > at) rule->name = arg_text(r, rule->rest.items[at], "the test's name");
+    if (rule->rest.count > at) rule->name = jinja_arg_text(r, rule->rest.items[at], "the test's name");
     rule->rest = args_from(&rule->rest, at + 1);
 }
 
@@ -175,13 +177,13 @@ static bool next_unique(render *r, iterator *it, value *out) {
 static value grouping_iterator(render *r, value self, iterator_next *next, grouping_rule rule) {
     iterator *it = jinja_iterator_new(r, next, self, "generator");
     it->with = keep(r, &rule, sizeof rule);
-    return iterator_value(it);
+    return jinja_iterator_value(it);
 }
 
 FILTER(filter_unique) {
     (void)args;
     return grouping_iterator(r, self, next_unique,
-                             (grouping_rule){.get = make_getter(r, arg[1], !arg_truth(arg[0], false))});
+                             (grouping_rule){.get = make_getter(r, arg[1], !jinja_arg_truth(arg[0], false))});
 }
 
 static bool next_batch(render *r, iterator *it, value *out) {
@@ -208,7 +210,7 @@ static bool next_batch(render *r, iterator *it, value *out) {
 
 FILTER(filter_batch) {
     (void)args;
-    return grouping_iterator(r, self, next_batch, (grouping_rule){.count = arg_int(r, arg[0], 0), .fill = arg[1]});
+    return grouping_iterator(r, self, next_batch, (grouping_rule){.count = jinja_arg_int(r, arg[0], 0), .fill = arg[1]});
 }
 
 static bool next_slice(render *r, iterator *it, value *out) {
@@ -229,7 +231,7 @@ static bool next_slice(render *r, iterator *it, value *out) {
 
 FILTER(filter_slice) {
     (void)args;
-    return grouping_iterator(r, self, next_slice, (grouping_rule){.count = arg_int(r, arg[0], 0), .fill = arg[1]});
+    return grouping_iterator(r, self, next_slice, (grouping_rule){.count = jinja_arg_int(r, arg[0], 0), .fill = arg[1]});
 }
 
 static bool next_pair(render *r, iterator *it, value *out) {
@@ -239,25 +241,24 @@ static bool next_pair(render *r, iterator *it, value *out) {
     *out = jinja_view_at(r, &(view){it->over.dict, VIEW_ITEMS}, (uint32_t)it->at++);
     return true;
 }
-FILTER(filter_items) { return (void)arg, (void)args, iterator_value(jinja_iterator_new(r, next_pair, self, "generator")); }
+FILTER(filter_items) {
+    return (void)arg, (void)args, jinja_iterator_value(jinja_iterator_new(r, next_pair, self, "generator"));
+}
 
 /* ---- sort, groupby, min, max, sum ---- */
 
-/* The values that `by` (one getter for each comma) gives for each item; one getter: the value itself. */
+/* What each item is sorted by: a list of what each getter (one for each comma) gives, so that equal values, None or
+ * undefined ones too, are never asked which is less. */
 static value *sort_keys(render *r, const array *items, value attribute, bool ignore_case) {
-    value   *keys = arena_take(&r->arena, items->count, sizeof *keys);
+    value   *keys = jinja_arena_take(&r->arena, items->count, sizeof *keys);
     uint32_t count = attribute.kind == V_TEXT ? parts_of(attribute.text, ',') : 1;
-    getter  *by = arena_take(&r->arena, count, sizeof *by);
-    if (count == 1) by[0] = make_getter(r, attribute, ignore_case);
-    for (uint32_t i = 0, from = 0, to; count > 1 && i < count; i++, from = to + 1) {
+    getter  *by = jinja_arena_take(&r->arena, count, sizeof *by);
+    if (attribute.kind != V_TEXT) by[0] = make_getter(r, attribute, ignore_case);
+    for (uint32_t i = 0, from = 0, to; attribute.kind == V_TEXT && i < count; i++, from = to + 1) {
         for (to = from; to < attribute.text->size && attribute.text->data[to] != ',';) to++;
-        by[i] = make_getter(r, text_part(r, attribute, from, to), ignore_case);
+        by[i] = make_getter(r, jinja_text_part(r, attribute, from, to), ignore_case);
     }
     for (uint32_t k = 0; k < items->count; k++) {
-        if (count == 1) {
-            keys[k] = get(r, &by[0], items->items[k]);
-            continue;
-        }
         array *several = jinja_array_new(r, count);
         for (uint32_t i = 0; i < count; i++) several->items[i] = get(r, &by[i], items->items[k]);
         keys[k] = (value){.kind = V_LIST, .array = several};
@@ -268,37 +269,37 @@ static value *sort_keys(render *r, const array *items, value attribute, bool ign
 FILTER(filter_sort) {
     (void)args;
     value list = jinja_to_list(r, self);
-    jinja_sort(r, list.array->items, sort_keys(r, list.array, arg[2], !arg_truth(arg[1], false)), list.array->count,
-               arg_truth(arg[0], false));
+    jinja_sort(r, list.array->items, sort_keys(r, list.array, arg[2], !jinja_arg_truth(arg[1], false)), list.array->count,
+               jinja_arg_truth(arg[0], false));
     return list;
 }
 
 FILTER(filter_dictsort) {
     (void)args;
-    bool ignore_case = !arg_truth(arg[0], false), by_value = arg[1].kind == V_TEXT && TEXT_IS(arg[1].text, "value");
+    bool ignore_case = !jinja_arg_truth(arg[0], false), by_value = arg[1].kind == V_TEXT && TEXT_IS(arg[1].text, "value");
     if (!is_missing(arg[1]) && !by_value && !(arg[1].kind == V_TEXT && TEXT_IS(arg[1].text, "key")))
         FAIL(r, "You can only sort by either \"key\" or \"value\"");
     if (self.kind == V_UNDEFINED) jinja_fail_undefined(r, self);
     if (self.kind != V_DICT) FAIL(r, "'%s' object has no attribute 'items'", jinja_type_name(self));
     uint32_t count = self.dict->count;
     array   *pairs = jinja_array_new(r, count);
-    value   *keys = arena_take(&r->arena, count, sizeof *keys);
+    value   *keys = jinja_arena_take(&r->arena, count, sizeof *keys);
     for (uint32_t i = 0; i < count; i++) {
         const pair *p = &self.dict->pairs[i];
         pairs->items[i] = jinja_view_at(r, &(view){self.dict, VIEW_ITEMS}, i);
         keys[i] = fold_case(r, by_value ? p->item : p->key, ignore_case);
     }
-    jinja_sort(r, pairs->items, keys, count, arg_truth(arg[2], false));
+    jinja_sort(r, pairs->items, keys, count, jinja_arg_truth(arg[2], false));
     return (value){.kind = V_LIST, .array = pairs};
 }
 
 FILTER(filter_groupby) {
     (void)args;
-    getter by = make_getter(r, arg[0], !arg_truth(arg[2], false)), as_is = make_getter(r, arg[0], false);
+    getter by = make_getter(r, arg[0], !jinja_arg_truth(arg[2], false)), as_is = make_getter(r, arg[0], false);
     by.otherwise = as_is.otherwise = arg[1];
     value    list = jinja_to_list(r, self);
     uint32_t count = list.array->count;
-    value   *keys = arena_take(&r->arena, count, sizeof *keys), *items = list.array->items;
+    value   *keys = jinja_arena_take(&r->arena, count, sizeof *keys), *items = list.array->items;
     for (uint32_t i = 0; i < count; i++) keys[i] = get(r, &by, items[i]);
     jinja_sort(r, items, keys, count, false);
     growing groups = {0};
@@ -314,7 +315,7 @@ FILTER(filter_groupby) {
 }
 
 static value extreme(render *r, value self, const value *arg, int sign) {
-    getter    by = make_getter(r, arg[1], !arg_truth(arg[0], false));
+    getter    by = make_getter(r, arg[1], !jinja_arg_truth(arg[0], false));
     iterator *it = jinja_iterate(r, self);
     value     best, each, best_key;
     if (!jinja_next(r, it, &best)) return jinja_undefined_hint(r, "No aggregated item, sequence was empty.");
@@ -365,11 +366,11 @@ FILTER(filter_length) { return (void)arg, (void)args, int_value(jinja_length(r, 
 
 FILTER(filter_reverse) {
     UNUSED_ARGS;
-    if (self.kind == V_TEXT) return text_slice(r, self, none_value(), none_value(), int_value(-1));
+    if (self.kind == V_TEXT) return jinja_text_slice(r, self, none_value(), none_value(), int_value(-1));
     iterator *it = jinja_reversed(r, self);
-    if (it) return iterator_value(it);
+    if (it) return jinja_iterator_value(it);
     if (!jinja_is_iterable(self)) FAIL(r, "argument must be iterable");
-    return jinja_to_list(r, iterator_value(jinja_reversed(r, jinja_to_list(r, self))));
+    return jinja_to_list(r, jinja_iterator_value(jinja_reversed(r, jinja_to_list(r, self))));
 }
 
 FILTER(filter_join) {
@@ -391,14 +392,14 @@ FILTER(filter_join) {
 
 FILTER(filter_default) {
     (void)args;
-    bool wanted = self.kind == V_UNDEFINED || (arg_truth(arg[1], false) && !jinja_truth(self));
+    bool wanted = self.kind == V_UNDEFINED || (jinja_arg_truth(arg[1], false) && !jinja_truth(self));
     if (!wanted) return self;
     return is_missing(arg[0]) ? text_value(jinja_text_within(&r->arena, "", 0)) : arg[0];
 }
 
 FILTER(filter_attr) {
     (void)args;
-    const text *name = arg_text(r, arg[0], "attribute name");
+    const text *name = jinja_arg_text(r, arg[0], "attribute name");
     value       v = jinja_attribute(r, self, name);
     /* Only attributes, not items: what a dict holds does not count. */
     if (self.kind == V_DICT && jinja_dict_get_text(r, self.dict, name) && v.kind != V_METHOD)

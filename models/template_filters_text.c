@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 #define FILTER(name) static value name(render *r, value self, const value *arg, const call_args *args)
 #define UNUSED_ARGS (void)r, (void)self, (void)arg, (void)args
@@ -15,19 +15,21 @@
 static value soft_text(render *r, value v) { return v.kind == V_TEXT ? v : text_value(jinja_str(r, v)); }
 
 static const text *optional_text(render *r, value v, const char *otherwise) {
-    return is_missing(v) ? jinja_text_within(&r->arena, otherwise, strlen(otherwise)) : arg_text(r, v, "argument");
+    return is_missing(v) ? jinja_text_within(&r->arena, otherwise, strlen(otherwise)) : jinja_arg_text(r, v, "argument");
 }
 
 /* ---- case and whitespace ---- */
 
-FILTER(filter_upper) { return (void)arg, (void)args, text_recase(r, soft_text(r, self), CASE_UPPER); }
-FILTER(filter_lower) { return (void)arg, (void)args, text_recase(r, soft_text(r, self), CASE_LOWER); }
-FILTER(filter_capitalize) { return (void)arg, (void)args, text_recase(r, soft_text(r, self), CASE_CAPITALIZE); }
+FILTER(filter_upper) { return (void)arg, (void)args, jinja_text_recase(r, soft_text(r, self), CASE_UPPER); }
+FILTER(filter_lower) { return (void)arg, (void)args, jinja_text_recase(r, soft_text(r, self), CASE_LOWER); }
+FILTER(filter_capitalize) { return (void)arg, (void)args, jinja_text_recase(r, soft_text(r, self), CASE_CAPITALIZE); }
 FILTER(filter_string) { return (void)arg, (void)args, soft_text(r, self); }
-FILTER(filter_trim) { return (void)args, text_strip(r, soft_text(r, self), arg[0], STRIP_LEFT | STRIP_RIGHT); }
-FILTER(filter_center) { return (void)args, text_pad(r, soft_text(r, self), arg_int(r, arg[0], 80), NULL, 0); }
+FILTER(filter_trim) { return (void)args, jinja_text_strip(r, soft_text(r, self), arg[0], STRIP_LEFT | STRIP_RIGHT); }
+FILTER(filter_center) { return (void)args, jinja_text_pad(r, soft_text(r, self), jinja_arg_int(r, arg[0], 80), NULL, 0); }
 
-static bool opens_word(uint32_t c) { return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || text_is_space(c); }
+static bool opens_word(uint32_t c) {
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || jinja_text_is_space(c);
+}
 
 FILTER(filter_title) {
     UNUSED_ARGS;
@@ -36,12 +38,12 @@ FILTER(filter_title) {
     size_t      mark = jinja_mark(r);
     for (uint32_t at = 0, from, cp; at < t->size;) {
         uint32_t length = (uint32_t)utf8_decode(t->data + at, t->size - at, &cp);
-        jinja_show(r, text_recase(r, text_part(r, all, at, at + length), CASE_UPPER));
+        jinja_show(r, jinja_text_recase(r, jinja_text_part(r, all, at, at + length), CASE_UPPER));
         from = at += length;
         if (opens_word(cp)) continue;
         while (at < t->size && (length = (uint32_t)utf8_decode(t->data + at, t->size - at, &cp), !opens_word(cp)))
             at += length;
-        jinja_show(r, text_recase(r, text_part(r, all, from, at), CASE_LOWER));
+        jinja_show(r, jinja_text_recase(r, jinja_text_part(r, all, from, at), CASE_LOWER));
     }
     return jinja_cut(r, mark);
 }
@@ -52,17 +54,18 @@ FILTER(filter_wordcount) {
     int64_t     words = 0;
     bool        inside = false;
     jinja_work_bytes(r, t->size);
-    for (uint32_t i = 0, cp; i < t->size; inside = text_is_word(cp)) {
+    for (uint32_t i = 0, cp; i < t->size; inside = jinja_text_is_word(cp)) {
         i += (uint32_t)utf8_decode(t->data + i, t->size - i, &cp);
-        words += text_is_word(cp) && !inside;
+        words += jinja_text_is_word(cp) && !inside;
     }
     return int_value(words);
 }
 
 FILTER(filter_replace) {
     (void)args;
-    text_change change = {jinja_str(r, arg[0]), jinja_str(r, arg[1]), arg[2].kind == V_NONE ? -1 : arg_int(r, arg[2], -1)};
-    return text_replace(r, text_value(jinja_str(r, self)), &change);
+    text_change change = {jinja_str(r, arg[0]), jinja_str(r, arg[1]),
+                          arg[2].kind == V_NONE ? -1 : jinja_arg_int(r, arg[2], -1)};
+    return jinja_text_replace(r, text_value(jinja_str(r, self)), &change);
 }
 
 static const text *spaces(render *r, int64_t count) {
@@ -73,14 +76,14 @@ static const text *spaces(render *r, int64_t count) {
 
 FILTER(filter_indent) {
     (void)args;
-    const text *t = arg_text(r, self, "what is indented");
-    const text *by = arg[0].kind == V_TEXT ? arg[0].text : spaces(r, arg_int(r, arg[0], 4));
-    bool        first = arg_truth(arg[1], false), blank = arg_truth(arg[2], false);
+    const text *t = jinja_arg_text(r, self, "what is indented");
+    const text *by = arg[0].kind == V_TEXT ? arg[0].text : spaces(r, jinja_arg_int(r, arg[0], 4));
+    bool        first = jinja_arg_truth(arg[1], false), blank = jinja_arg_truth(arg[2], false);
     if (self.markup && arg[0].kind == V_TEXT) by = jinja_escaped(r, arg[0]);
     size_t mark = jinja_mark(r);
     jinja_put(r, t->data, t->size);
     jinja_put_str(r, "\n"); /* so that a newline at the end opens one more line */
-    const array *lines = text_lines(r, jinja_cut(r, mark), false).array;
+    const array *lines = jinja_text_lines(r, jinja_cut(r, mark), false).array;
     for (uint32_t i = 0; i < lines->count; i++) {
         if (i) jinja_put_str(r, "\n");
         if (i ? blank || lines->items[i].text->size : first) jinja_show(r, text_value(by));
@@ -91,15 +94,16 @@ FILTER(filter_indent) {
 
 FILTER(filter_truncate) {
     (void)args;
-    const text *t = arg_text(r, self, "what is truncated"), *end = optional_text(r, arg[2], "...");
-    int64_t     length = arg_int(r, arg[0], 255);
-    int64_t     leeway = arg[3].kind == V_NONE ? 5 : arg_int(r, arg[3], 5);
+    const text *end = optional_text(r, arg[2], "...");
+    int64_t     length = jinja_arg_int(r, arg[0], 255);
+    int64_t     leeway = arg[3].kind == V_NONE ? 5 : jinja_arg_int(r, arg[3], 5);
     if (length < end->chars || leeway < 0) FAIL(r, "expected length >= %u and leeway >= 0", end->chars);
-    if (t->chars <= length + leeway) return self;
-    value head = text_slice(r, self, none_value(), int_value(length - end->chars), none_value());
-    if (!arg_truth(arg[1], false)) {
-        int64_t space = text_rfind(r, head.text, jinja_text_within(&r->arena, " ", 1), 0, head.text->size);
-        if (space >= 0) head = text_part(r, head, 0, (uint32_t)space);
+    if (length > INT32_MAX || leeway > INT32_MAX || jinja_length(r, self) <= length + leeway) return self;
+    jinja_arg_text(r, self, "what is truncated");
+    value head = jinja_text_slice(r, self, none_value(), int_value(length - end->chars), none_value());
+    if (!jinja_arg_truth(arg[1], false)) {
+        int64_t space = jinja_text_rfind(r, head.text, jinja_text_within(&r->arena, " ", 1), 0, head.text->size);
+        if (space >= 0) head = jinja_text_part(r, head, 0, (uint32_t)space);
     }
     return jinja_binary(r, OP_ADD, head, is_missing(arg[2]) ? text_value(end) : arg[2]);
 }
@@ -119,11 +123,11 @@ FILTER(filter_xmlattr) {
     for (uint32_t i = 0; i < self.dict->count; i++) {
         const pair *p = &self.dict->pairs[i];
         if (p->item.kind == V_NONE || p->item.kind == V_UNDEFINED) continue;
-        const text *key = arg_text(r, p->key, "attribute name"), *item = jinja_escaped(r, p->item);
+        const text *key = jinja_arg_text(r, p->key, "attribute name"), *item = jinja_escaped(r, p->item);
         for (uint32_t k = 0; k < key->size; k++)
             if (strchr(" \t\n\r\f\v/>=", key->data[k]))
                 FAIL(r, "Invalid character in attribute name: '%s'", jinja_cstr(r, key));
-        if (r->out.size > mark || arg_truth(arg[0], true)) jinja_put_str(r, " ");
+        if (r->out.size > mark || jinja_arg_truth(arg[0], true)) jinja_put_str(r, " ");
         jinja_escape_html(r, key);
         jinja_put_str(r, "=\"");
         jinja_put(r, item->data, item->size);
@@ -137,7 +141,7 @@ static void put_quoted_url(render *r, value v, bool in_query) {
     jinja_work(r, t->size);
     for (uint32_t i = 0; i < t->size; i++) {
         unsigned char c = (unsigned char)t->data[i];
-        if ((c < 0x80 && text_is_word(c)) || (c && strchr(".-~", c)) || (c == '/' && !in_query))
+        if ((c < 0x80 && jinja_text_is_word(c)) || (c && strchr(".-~", c)) || (c == '/' && !in_query))
             jinja_put(r, &t->data[i], 1);
         else if (c == ' ' && in_query) jinja_put_str(r, "+");
         else jinja_put_format(r, "%%%02X", c);
@@ -189,15 +193,15 @@ FILTER(filter_format) {
 static void read_separators(render *r, value v, json_style *s) {
     value both = jinja_to_list(r, v);
     if (both.array->count != 2) FAIL(r, "separators are two strings: between items, and after keys");
-    s->item_separator = arg_text(r, both.array->items[0], "separator");
-    s->key_separator = arg_text(r, both.array->items[1], "separator");
+    s->item_separator = jinja_arg_text(r, both.array->items[0], "separator");
+    s->key_separator = jinja_arg_text(r, both.array->items[1], "separator");
 }
 
 FILTER(filter_tojson) {
     (void)args;
-    json_style s = {.ascii = arg_truth(arg[0], false), .sort_keys = arg_truth(arg[3], false)};
+    json_style s = {.ascii = jinja_arg_truth(arg[0], false), .sort_keys = jinja_arg_truth(arg[3], false)};
     if (arg[1].kind == V_TEXT) s.indent = arg[1].text;
-    else if (!is_missing(arg[1]) && arg[1].kind != V_NONE) s.indent = spaces(r, arg_int(r, arg[1], 0));
+    else if (!is_missing(arg[1]) && arg[1].kind != V_NONE) s.indent = spaces(r, jinja_arg_int(r, arg[1], 0));
     s.item_separator = jinja_text_within(&r->arena, s.indent ? "," : ", ", s.indent ? 1 : 2);
     s.key_separator = jinja_text_within(&r->arena, ": ", 2);
     if (!is_missing(arg[2]) && arg[2].kind != V_NONE) read_separators(r, arg[2], &s);
@@ -224,7 +228,7 @@ static bool whole_part(double f, value *out) {
 FILTER(filter_int) {
     (void)args;
     value   otherwise = is_missing(arg[0]) ? int_value(0) : arg[0], v;
-    int64_t base = arg_int(r, arg[1], 10), i;
+    int64_t base = jinja_arg_int(r, arg[1], 10), i;
     double  f;
     bool    overflow;
     if (self.kind == V_UNDEFINED) jinja_fail_undefined(r, self);
@@ -279,7 +283,7 @@ static value round_integer(render *r, int64_t i, int64_t digits) {
 
 FILTER(filter_round) {
     (void)args;
-    int64_t     digits = arg_int(r, arg[0], 0);
+    int64_t     digits = jinja_arg_int(r, arg[0], 0);
     const text *how = optional_text(r, arg[1], "common");
     if (self.kind == V_UNDEFINED) jinja_fail_undefined(r, self);
     if (!is_number(self)) FAIL(r, "type %s doesn't define __round__ method", jinja_type_name(self));
@@ -298,7 +302,7 @@ FILTER(filter_filesizeformat) {
     static const char *const decimal[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, *const binary[] = {
                                                                                                "KiB", "MiB", "GiB", "TiB",
                                                                                                "PiB", "EiB", "ZiB", "YiB"};
-    bool   is_binary = arg_truth(arg[0], false);
+    bool   is_binary = jinja_arg_truth(arg[0], false);
     double base = is_binary ? 1024 : 1000, bytes = real_of(filter_float(r, self, &(value){0}, NULL)), unit = base;
     size_t mark = jinja_mark(r);
     if (bytes == 1) {

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 typedef struct {
     uint32_t fill;
@@ -26,8 +26,8 @@ enum { PRECISION_MAX = 1000 };
 
 static text trimmed(const text *t) {
     const char *from = t->data, *to = t->data + t->size;
-    while (from < to && text_is_space((unsigned char)*from) && (unsigned char)*from < 0x80) from++;
-    while (to > from && text_is_space((unsigned char)to[-1]) && (unsigned char)to[-1] < 0x80) to--;
+    while (from < to && jinja_text_is_space((unsigned char)*from) && (unsigned char)*from < 0x80) from++;
+    while (to > from && jinja_text_is_space((unsigned char)to[-1]) && (unsigned char)to[-1] < 0x80) to--;
     return (text){from, (uint32_t)(to - from), 0};
 }
 
@@ -167,7 +167,7 @@ static void put_real(render *r, const spec *s, double f) {
 
 static void put_text(render *r, const spec *s, const text *t) {
     uint32_t size = t->size;
-    if (s->precision >= 0 && s->precision < t->chars) size = text_offset(r, t, (uint32_t)s->precision);
+    if (s->precision >= 0 && s->precision < t->chars) size = jinja_text_offset(r, t, (uint32_t)s->precision);
     put_padded(r, s, t->data, size, 0);
 }
 

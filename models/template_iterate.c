@@ -3,14 +3,14 @@
  * Filters such as map and select are lazy there, and it shows: an error in an item that nobody asks for never happens,
  * and an iterator can be walked only once. So they are lazy here as well. */
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 iterator *jinja_iterator_new(render *r, iterator_next *next, value over, const char *type) {
-    iterator *it = arena_take(&r->arena, 1, sizeof *it);
+    iterator *it = jinja_arena_take(&r->arena, 1, sizeof *it);
     *it = (iterator){.next = next, .over = over, .type = type};
     return it;
 }
-value iterator_value(iterator *it) { return (value){.kind = V_ITERATOR, .iterator = it}; }
+value jinja_iterator_value(iterator *it) { return (value){.kind = V_ITERATOR, .iterator = it}; }
 
 /* Iterators may lie on iterators: a template can stack them as deep as it likes, the depth is counted here. */
 bool jinja_next(render *r, iterator *it, value *out) {
@@ -27,7 +27,7 @@ value jinja_view_at(render *r, const view *w, uint32_t i) {
     const pair *p = &w->dict->pairs[i];
     if (w->kind == VIEW_KEYS) return p->key;
     if (w->kind == VIEW_VALUES) return p->item;
-    value *both = arena_take(&r->arena, 2, sizeof *both);
+    value *both = jinja_arena_take(&r->arena, 2, sizeof *both);
     both[0] = p->key, both[1] = p->item;
     return jinja_tuple(r, both, 2);
 }
@@ -39,8 +39,8 @@ static value item_at(render *r, value v, int64_t i) {
     case V_VIEW: return jinja_view_at(r, v.view, (uint32_t)i);
     case V_RANGE: return jinja_range_at(v.range, i);
     case V_TEXT: {
-        uint32_t from = text_offset(r, v.text, (uint32_t)i);
-        return text_part(r, v, from, text_offset(r, v.text, (uint32_t)i + 1));
+        uint32_t from = jinja_text_offset(r, v.text, (uint32_t)i);
+        return jinja_text_part(r, v, from, jinja_text_offset(r, v.text, (uint32_t)i + 1));
     }
     default: return v.array->items[i];
     }
@@ -60,7 +60,8 @@ static bool next_char(render *r, iterator *it, value *out) { /* `at` counts byte
     if (it->at >= t->size) return false;
     int len = utf8_decode(t->data + it->at, t->size - (size_t)it->at, &cp);
     check(len > 0);
-    *out = text_part(r, it->over, (uint32_t)it->at, (uint32_t)it->at + (uint32_t)len);
+    *out = jinja_text_part(r, it->over, (uint32_t)it->at, (uint32_t)it->at + (uint32_t)len);
+    out->markup = false; /* as str's own iterator has it */
     it->at += len;
     return true;
 }

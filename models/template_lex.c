@@ -8,7 +8,8 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_node.h"
+#include "models/template_text.h"
 
 enum { IN_DATA, IN_BLOCK, IN_VARIABLE };
 
@@ -16,7 +17,7 @@ enum { IN_DATA, IN_BLOCK, IN_VARIABLE };
 
 /* All newlines become \n, and one at the very end goes. */
 void jinja_lex_start(lexer *x, arena *a, const char *source, size_t n) {
-    char  *copy = arena_take(a, n, 1);
+    char  *copy = jinja_arena_take(a, n, 1);
     size_t size = 0;
     for (size_t i = 0; i < n; i++) {
         if (source[i] == '\r' && i + 1 < n && source[i + 1] == '\n') continue;
@@ -39,7 +40,7 @@ static void move_to(lexer *x, uint32_t at) {
 static uint32_t after_space(const lexer *x, uint32_t at) {
     uint32_t cp;
     int      length;
-    while (at < x->size && (length = utf8_decode(x->source + at, x->size - at, &cp)) > 0 && text_is_space(cp))
+    while (at < x->size && (length = utf8_decode(x->source + at, x->size - at, &cp)) > 0 && jinja_text_is_space(cp))
         at += (uint32_t)length;
     return at;
 }
@@ -48,7 +49,7 @@ static uint32_t without_space_behind(const lexer *x, uint32_t from, uint32_t to)
     while (to > from) {
         uint32_t start = to - 1, cp;
         while (start > from && ((unsigned char)x->source[start] & 0xC0) == 0x80) start--;
-        if (utf8_decode(x->source + start, to - start, &cp) <= 0 || !text_is_space(cp)) break;
+        if (utf8_decode(x->source + start, to - start, &cp) <= 0 || !jinja_text_is_space(cp)) break;
         to = start;
     }
     return to;
@@ -232,7 +233,7 @@ static uint32_t float_end(const lexer *x, uint32_t from) { /* 0: not a float */
 }
 
 static token lex_real(lexer *x, uint32_t end) {
-    char  *digits = arena_take(x->arena, end - x->at + 1, 1);
+    char  *digits = jinja_arena_take(x->arena, end - x->at + 1, 1);
     size_t n = 0;
     token  t = {.kind = T_FLOAT, .line = x->line, .data = x->source + x->at, .size = end - x->at};
     for (; x->at < end; x->at++)
@@ -259,14 +260,14 @@ static token lex_integer(lexer *x) {
 
 static bool is_name_start(uint32_t c) {
     if (c < 0x80) return (c | 0x20) - 'a' < 26 || c == '_';
-    return text_is_word(c) && utf8proc_category((utf8proc_int32_t)c) != UTF8PROC_CATEGORY_ND;
+    return jinja_text_is_word(c) && utf8proc_category((utf8proc_int32_t)c) != UTF8PROC_CATEGORY_ND;
 }
 
 static token lex_name(lexer *x) {
     token    t = {.kind = T_NAME, .line = x->line, .data = x->source + x->at};
     uint32_t cp;
     int      length;
-    while (x->at < x->size && (length = utf8_decode(x->source + x->at, x->size - x->at, &cp)) > 0 && text_is_word(cp))
+    while (x->at < x->size && (length = utf8_decode(x->source + x->at, x->size - x->at, &cp)) > 0 && jinja_text_is_word(cp))
         x->at += (uint32_t)length;
     t.size = (uint32_t)(x->source + x->at - t.data);
     return t;
@@ -304,7 +305,7 @@ static token lex_string(lexer *x) {
     uint32_t from = x->at + 1, end = from;
     while (end < x->size && x->source[end] != quote) end += x->source[end] == '\\' ? 2 : 1;
     if (end >= x->size) LEX_FAIL(x, "a string that begins here has no end");
-    char *bytes = arena_take(x->arena, end - from + 1, 1); /* no escape is shorter than what it stands for */
+    char *bytes = jinja_arena_take(x->arena, end - from + 1, 1); /* no escape is shorter than what it stands for */
     token t = {.kind = T_STRING, .line = x->line, .data = bytes};
     for (uint32_t at = from; at < end;) {
         if (x->source[at] != '\\') bytes[t.size++] = x->source[at++];

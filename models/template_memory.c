@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 void jinja_fail(trap *t, int code, const char *format, ...) {
     char    sentence[sizeof t->err->text];
@@ -28,9 +28,9 @@ struct arena_block {
 };
 enum { BLOCK_BYTES_FIRST = 16 << 10, BLOCK_BYTES_MAX = 1 << 20 };
 
-void arena_init(arena *a, trap *t, uint64_t limit_bytes) { *a = (arena){.trap = t, .left = limit_bytes}; }
+void jinja_arena_init(arena *a, trap *t, uint64_t limit_bytes) { *a = (arena){.trap = t, .left = limit_bytes}; }
 
-void arena_free(arena *a) {
+void jinja_arena_free(arena *a) {
     while (a->blocks) {
         arena_block *older = a->blocks->older;
         free(a->blocks);
@@ -38,11 +38,11 @@ void arena_free(arena *a) {
     }
 }
 
-void *arena_take(arena *a, size_t count, size_t size_each) {
+void *jinja_arena_take(arena *a, size_t count, size_t size_each) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size_each, &bytes) || bytes > a->left)
         jinja_fail(a->trap, ERR_TOO_LARGE, "the template makes more data than the limit allows");
-    bytes = (bytes + 15) & ~(size_t)15;
+    bytes = bytes ? (bytes + 15) & ~(size_t)15 : 16;
     a->left -= bytes < a->left ? bytes : a->left;
     if (bytes > (size_t)(a->end - a->tip)) {
         size_t room = a->blocks ? BLOCK_BYTES_MAX : BLOCK_BYTES_FIRST;
@@ -72,13 +72,13 @@ static uint32_t count_chars(const char *data, size_t n) {
 
 const text *jinja_text_within(arena *a, const char *data, size_t n) {
     if (n > UINT32_MAX / 2) jinja_fail(a->trap, ERR_TOO_LARGE, "a string of %zu bytes is longer than a template may use", n);
-    text *t = arena_take(a, 1, sizeof *t);
+    text *t = jinja_arena_take(a, 1, sizeof *t);
     *t = (text){data, (uint32_t)n, count_chars(data, n)};
     return t;
 }
 
 const text *jinja_text(arena *a, const char *data, size_t n) {
-    char *copy = arena_take(a, n, 1);
+    char *copy = jinja_arena_take(a, n, 1);
     if (n) memcpy(copy, data, n);
     return jinja_text_within(a, copy, n);
 }
@@ -122,7 +122,7 @@ value jinja_cut(render *r, size_t mark) { return text_value(jinja_cut_text(r, ma
 const char *jinja_cstr(render *r, const text *t) {
     size_t n = t->size < 200 ? t->size : 200;
     while (n && n < t->size && ((unsigned char)t->data[n] & 0xC0) == 0x80) n--;
-    char *s = arena_take(&r->arena, n + 1, 1);
+    char *s = jinja_arena_take(&r->arena, n + 1, 1);
     memcpy(s, t->data, n);
     return s;
 }

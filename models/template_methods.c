@@ -5,26 +5,26 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 #define METHOD(name) static value name(render *r, value self, const value *arg, const call_args *args)
 #define UNUSED_ARGS (void)r, (void)self, (void)arg, (void)args
 
 /* ---- case, padding, stripping ---- */
 
-METHOD(str_upper) { return (void)arg, (void)args, text_recase(r, self, CASE_UPPER); }
-METHOD(str_lower) { return (void)arg, (void)args, text_recase(r, self, CASE_LOWER); }
-METHOD(str_title) { return (void)arg, (void)args, text_recase(r, self, CASE_TITLE); }
-METHOD(str_capitalize) { return (void)arg, (void)args, text_recase(r, self, CASE_CAPITALIZE); }
-METHOD(str_casefold) { return (void)arg, (void)args, text_recase(r, self, CASE_FOLD); }
-METHOD(str_swapcase) { return (void)arg, (void)args, text_recase(r, self, CASE_SWAP); }
-METHOD(str_strip) { return (void)args, text_strip(r, self, arg[0], STRIP_LEFT | STRIP_RIGHT); }
-METHOD(str_lstrip) { return (void)args, text_strip(r, self, arg[0], STRIP_LEFT); }
-METHOD(str_rstrip) { return (void)args, text_strip(r, self, arg[0], STRIP_RIGHT); }
+METHOD(str_upper) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_UPPER); }
+METHOD(str_lower) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_LOWER); }
+METHOD(str_title) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_TITLE); }
+METHOD(str_capitalize) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_CAPITALIZE); }
+METHOD(str_casefold) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_FOLD); }
+METHOD(str_swapcase) { return (void)arg, (void)args, jinja_text_recase(r, self, CASE_SWAP); }
+METHOD(str_strip) { return (void)args, jinja_text_strip(r, self, arg[0], STRIP_LEFT | STRIP_RIGHT); }
+METHOD(str_lstrip) { return (void)args, jinja_text_strip(r, self, arg[0], STRIP_LEFT); }
+METHOD(str_rstrip) { return (void)args, jinja_text_strip(r, self, arg[0], STRIP_RIGHT); }
 
 static value padded(render *r, value self, const value *arg, int where) {
-    const text *fill = is_missing(arg[1]) ? NULL : arg_text(r, arg[1], "fill character");
-    return text_pad(r, self, arg_int(r, arg[0], 0), fill, where);
+    const text *fill = is_missing(arg[1]) ? NULL : jinja_arg_text(r, arg[1], "fill character");
+    return jinja_text_pad(r, self, jinja_arg_int(r, arg[0], 0), fill, where);
 }
 METHOD(str_ljust) { return (void)args, padded(r, self, arg, -1); }
 METHOD(str_rjust) { return (void)args, padded(r, self, arg, 1); }
@@ -34,16 +34,16 @@ METHOD(str_zfill) {
     (void)args;
     const text *t = self.text, *zero = jinja_text_within(&r->arena, "0", 1);
     bool        sign = t->size && (t->data[0] == '-' || t->data[0] == '+');
-    int64_t     width = arg_int(r, arg[0], 0);
-    if (!sign || width <= t->chars) return text_pad(r, self, width, zero, 1);
-    value digits = text_pad(r, text_part(r, self, 1, t->size), width - 1, zero, 1);
-    return jinja_binary(r, OP_ADD, text_part(r, self, 0, 1), digits);
+    int64_t     width = jinja_arg_int(r, arg[0], 0);
+    if (!sign || width <= t->chars) return jinja_text_pad(r, self, width, zero, 1);
+    value digits = jinja_text_pad(r, jinja_text_part(r, self, 1, t->size), width - 1, zero, 1);
+    return jinja_binary(r, OP_ADD, jinja_text_part(r, self, 0, 1), digits);
 }
 
 METHOD(str_expandtabs) {
     (void)args;
     const text *t = self.text;
-    int64_t     stop = arg_int(r, arg[0], 8), column = 0;
+    int64_t     stop = jinja_arg_int(r, arg[0], 8), column = 0;
     size_t      mark = jinja_mark(r);
     for (uint32_t i = 0, cp, length; i < t->size; i += length) {
         length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp);
@@ -62,26 +62,26 @@ METHOD(str_expandtabs) {
 /* ---- splitting, joining, replacing ---- */
 
 static const text *separator_of(render *r, value v) {
-    return is_missing(v) || v.kind == V_NONE ? NULL : arg_text(r, v, "separator");
+    return is_missing(v) || v.kind == V_NONE ? NULL : jinja_arg_text(r, v, "separator");
 }
-METHOD(str_split) { return (void)args, text_split(r, self, separator_of(r, arg[0]), arg_int(r, arg[1], -1)); }
-METHOD(str_rsplit) { return (void)args, text_rsplit(r, self, separator_of(r, arg[0]), arg_int(r, arg[1], -1)); }
-METHOD(str_splitlines) { return (void)args, text_lines(r, self, arg_truth(arg[0], false)); }
+METHOD(str_split) { return (void)args, jinja_text_split(r, self, separator_of(r, arg[0]), jinja_arg_int(r, arg[1], -1)); }
+METHOD(str_rsplit) { return (void)args, jinja_text_rsplit(r, self, separator_of(r, arg[0]), jinja_arg_int(r, arg[1], -1)); }
+METHOD(str_splitlines) { return (void)args, jinja_text_lines(r, self, jinja_arg_truth(arg[0], false)); }
 
 static value partition(render *r, value self, value separator, bool last) {
-    const text *t = self.text, *s = arg_text(r, separator, "separator");
+    const text *t = self.text, *s = jinja_arg_text(r, separator, "separator");
     if (s->size == 0) FAIL(r, "empty separator");
-    int64_t at = last ? text_rfind(r, t, s, 0, t->size) : text_find(r, t, s, 0, t->size);
+    int64_t at = last ? jinja_text_rfind(r, t, s, 0, t->size) : jinja_text_find(r, t, s, 0, t->size);
     array  *parts = jinja_array_new(r, 3);
-    value   none = text_part(r, self, 0, 0);
+    value   none = jinja_text_part(r, self, 0, 0);
     parts->items[0] = parts->items[1] = parts->items[2] = none;
     if (at < 0) {
         parts->items[last ? 2 : 0] = self;
     } else {
         uint32_t from = (uint32_t)at, to = from + s->size;
-        parts->items[0] = text_part(r, self, 0, from);
-        parts->items[1] = text_part(r, self, from, to);
-        parts->items[2] = text_part(r, self, to, t->size);
+        parts->items[0] = jinja_text_part(r, self, 0, from);
+        parts->items[1] = jinja_text_part(r, self, from, to);
+        parts->items[2] = jinja_text_part(r, self, to, t->size);
     }
     return (value){.kind = V_TUPLE, .array = parts};
 }
@@ -104,9 +104,9 @@ METHOD(str_join) {
 
 METHOD(str_replace) {
     (void)args;
-    const text *new = self.markup ? jinja_escaped(r, arg[1]) : arg_text(r, arg[1], "replace() argument 2");
-    text_change change = {arg_text(r, arg[0], "replace() argument 1"), new, arg_int(r, arg[2], -1)};
-    return text_replace(r, self, &change);
+    const text *new = self.markup ? jinja_escaped(r, arg[1]) : jinja_arg_text(r, arg[1], "replace() argument 2");
+    text_change change = {jinja_arg_text(r, arg[0], "replace() argument 1"), new, jinja_arg_int(r, arg[2], -1)};
+    return jinja_text_replace(r, self, &change);
 }
 
 static bool has_affix(const text *t, const text *affix, bool at_end) {
@@ -115,13 +115,13 @@ static bool has_affix(const text *t, const text *affix, bool at_end) {
 
 METHOD(str_removeprefix) {
     (void)args;
-    const text *prefix = arg_text(r, arg[0], "prefix");
-    return has_affix(self.text, prefix, false) ? text_part(r, self, prefix->size, self.text->size) : self;
+    const text *prefix = jinja_arg_text(r, arg[0], "prefix");
+    return has_affix(self.text, prefix, false) ? jinja_text_part(r, self, prefix->size, self.text->size) : self;
 }
 METHOD(str_removesuffix) {
     (void)args;
-    const text *suffix = arg_text(r, arg[0], "suffix");
-    return has_affix(self.text, suffix, true) ? text_part(r, self, 0, self.text->size - suffix->size) : self;
+    const text *suffix = jinja_arg_text(r, arg[0], "suffix");
+    return has_affix(self.text, suffix, true) ? jinja_text_part(r, self, 0, self.text->size - suffix->size) : self;
 }
 
 METHOD(str_format) { return (void)arg, jinja_format_braces(r, self, args, NULL); }
@@ -138,23 +138,23 @@ typedef struct {
 
 static span search_span(render *r, const text *t, const value *arg) {
     value   bounds[3] = {arg[1], arg[2], none_value()};
-    int64_t first, length = t->chars, start = arg[1].kind == V_NONE ? 0 : arg_int(r, arg[1], 0);
+    int64_t first, length = t->chars, start = arg[1].kind == V_NONE ? 0 : jinja_arg_int(r, arg[1], 0);
     int64_t count = jinja_slice_bounds(r, length, bounds, &first);
     if (start > length) return (span){1, 0};
-    size_t from = text_offset(r, t, (uint32_t)first);
+    size_t from = jinja_text_offset(r, t, (uint32_t)first);
     if (count == 0) {
         int64_t stop = is_missing(arg[2]) || arg[2].kind == V_NONE ? length : integral(arg[2]);
         if (stop < 0) stop += length;
         return stop < first ? (span){1, 0} : (span){from, from};
     }
-    return (span){from, text_offset(r, t, (uint32_t)(first + count))};
+    return (span){from, jinja_text_offset(r, t, (uint32_t)(first + count))};
 }
 
 static int64_t found_at(render *r, value self, const value *arg, bool last) { /* in characters, or -1 */
-    const text *t = self.text, *part = arg_text(r, arg[0], "what is searched for");
+    const text *t = self.text, *part = jinja_arg_text(r, arg[0], "what is searched for");
     span        s = search_span(r, t, arg);
-    int64_t     at = last ? text_rfind(r, t, part, s.from, s.to) : text_find(r, t, part, s.from, s.to);
-    return at < 0 ? -1 : (int64_t)text_chars_before(r, t, (uint32_t)at);
+    int64_t     at = last ? jinja_text_rfind(r, t, part, s.from, s.to) : jinja_text_find(r, t, part, s.from, s.to);
+    return at < 0 ? -1 : (int64_t)jinja_text_chars_before(r, t, (uint32_t)at);
 }
 
 static value index_of(render *r, value self, const value *arg, bool last) {
@@ -169,18 +169,19 @@ METHOD(str_rindex) { return (void)args, index_of(r, self, arg, true); }
 
 METHOD(str_count) {
     (void)args;
-    const text *t = self.text, *part = arg_text(r, arg[0], "what is counted");
+    const text *t = self.text, *part = jinja_arg_text(r, arg[0], "what is counted");
     span        s = search_span(r, t, arg);
     int64_t     count = 0, at;
     if (s.from > s.to) return int_value(0);
     if (part->size == 0)
-        return int_value((int64_t)text_chars_before(r, t, (uint32_t)s.to) - text_chars_before(r, t, (uint32_t)s.from) + 1);
-    for (; (at = text_find(r, t, part, s.from, s.to)) >= 0; count++) s.from = (size_t)at + part->size;
+        return int_value((int64_t)jinja_text_chars_before(r, t, (uint32_t)s.to) -
+                         jinja_text_chars_before(r, t, (uint32_t)s.from) + 1);
+    for (; (at = jinja_text_find(r, t, part, s.from, s.to)) >= 0; count++) s.from = (size_t)at + part->size;
     return int_value(count);
 }
 
 static bool affix_matches(render *r, const text *t, span s, value affix, bool at_end) {
-    const text *a = arg_text(r, affix, at_end ? "endswith first arg" : "startswith first arg");
+    const text *a = jinja_arg_text(r, affix, at_end ? "endswith first arg" : "startswith first arg");
     text        part = {t->data + s.from, (uint32_t)(s.to - s.from), 0};
     return s.from <= s.to && has_affix(&part, a, at_end);
 }
@@ -229,9 +230,9 @@ METHOD(str_isalnum) { return (void)arg, (void)args, all_chars(r, self, is_alnum,
 METHOD(str_isdigit) { return (void)arg, (void)args, all_chars(r, self, is_digit, false); }
 METHOD(str_isdecimal) { return (void)arg, (void)args, all_chars(r, self, is_decimal, false); }
 METHOD(str_isnumeric) { return (void)arg, (void)args, all_chars(r, self, is_numeric, false); }
-METHOD(str_isspace) { return (void)arg, (void)args, all_chars(r, self, text_is_space, false); }
+METHOD(str_isspace) { return (void)arg, (void)args, all_chars(r, self, jinja_text_is_space, false); }
 METHOD(str_isascii) { return (void)arg, (void)args, all_chars(r, self, is_ascii, true); }
-METHOD(str_isprintable) { return (void)arg, (void)args, all_chars(r, self, text_is_printable, true); }
+METHOD(str_isprintable) { return (void)arg, (void)args, all_chars(r, self, jinja_text_is_printable, true); }
 
 static value ask_test(render *r, const char *test, value self) {
     return jinja_call_row(r, jinja_find_test(test, strlen(test)), self, &(call_args){0});
@@ -241,8 +242,8 @@ METHOD(str_islower) { return (void)arg, (void)args, ask_test(r, "lower", self); 
 
 METHOD(str_istitle) {
     UNUSED_ARGS;
-    value titled = text_recase(r, self, CASE_TITLE);
-    bool  cased = jinja_truth(ask_test(r, "upper", text_recase(r, self, CASE_UPPER)));
+    value titled = jinja_text_recase(r, self, CASE_TITLE);
+    bool  cased = jinja_truth(ask_test(r, "upper", jinja_text_recase(r, self, CASE_UPPER)));
     return bool_value(cased && jinja_same(titled, (value){.kind = V_TEXT, .text = self.text}));
 }
 
@@ -251,7 +252,7 @@ METHOD(str_isidentifier) {
     uint32_t cp;
     if (self.text->size == 0 || utf8_decode(self.text->data, self.text->size, &cp) <= 0 || is_numeric(cp))
         return bool_value(false);
-    return all_chars(r, self, text_is_word, false);
+    return all_chars(r, self, jinja_text_is_word, false);
 }
 
 static const builtin text_methods[] = {
@@ -304,7 +305,7 @@ static const builtin text_methods[] = {
 /* ---- dicts, lists, tuples, ranges ---- */
 
 static value view_of(render *r, value self, view_kind kind) {
-    view *w = arena_take(&r->arena, 1, sizeof *w);
+    view *w = jinja_arena_take(&r->arena, 1, sizeof *w);
     *w = (view){self.dict, kind};
     return (value){.kind = V_VIEW, .view = w};
 }

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 static const char *const spellings[] = {[OP_ADD] = "+",       [OP_SUB] = "-", [OP_MUL] = "*",          [OP_DIV] = "/",
                                         [OP_FLOORDIV] = "//", [OP_MOD] = "%", [OP_POW] = "** or pow()"};
@@ -202,19 +202,14 @@ static value unsafe_attribute(render *r, value owner, const text *name) {
     return jinja_undefined_hint(r, jinja_cstr(r, hint));
 }
 
-static bool is_in(const text *name, const char *words) {
-    size_t      n = name->size;
-    const char *at = words;
-    while ((at = memmem(at, strlen(at), name->data, n)))
-        if ((at == words || at[-1] == ' ') && (at[n] == ' ' || at[n] == 0)) return n > 0;
-        else at++;
-    return false;
-}
-
 /* Methods that change a list or dict exist, but the sandbox does not let a template call them. */
 static bool changes_its_owner(value owner, const text *name) {
-    if (owner.kind == V_LIST) return is_in(name, "append clear pop reverse insert sort extend remove");
-    return owner.kind == V_DICT && is_in(name, "clear pop popitem setdefault update");
+    static const char *const of_list[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL},
+                             *const of_dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
+    if (owner.kind != V_LIST && owner.kind != V_DICT) return false;
+    for (const char *const *word = owner.kind == V_LIST ? of_list : of_dict; *word; word++)
+        if (text_is(name, *word, strlen(*word))) return true;
+    return false;
 }
 
 static value group_attribute(value owner, const text *name) {
@@ -260,7 +255,7 @@ static value own_attribute(render *r, value owner, const text *name) {
     if (!is_missing(v)) return v;
     const builtin *row = jinja_find_method(owner.kind, name);
     if (!row) return v;
-    method *m = arena_take(&r->arena, 1, sizeof *m);
+    method *m = jinja_arena_take(&r->arena, 1, sizeof *m);
     *m = (method){owner, row};
     return (value){.kind = V_METHOD, .method = m};
 }
@@ -272,10 +267,10 @@ static value index_array(render *r, value owner, int64_t i) {
     if (i < 0 || i >= length) return (value){0};
     if (owner.kind == V_RANGE) return jinja_range_at(owner.range, i);
     if (owner.kind != V_TEXT) return owner.array->items[i];
-    uint32_t    from = text_offset(r, owner.text, (uint32_t)i);
+    uint32_t    from = jinja_text_offset(r, owner.text, (uint32_t)i);
     const text *t = owner.text;
     text        rest = {t->data + from, t->size - from, t->chars - (uint32_t)i};
-    return text_part(r, owner, from, from + text_offset(r, &rest, 1));
+    return jinja_text_part(r, owner, from, from + jinja_text_offset(r, &rest, 1));
 }
 
 /* What Python's owner[key] finds, or V_MISSING. */
@@ -333,7 +328,7 @@ int64_t jinja_slice_bounds(render *r, int64_t length, value bounds[3], int64_t *
     int64_t low = step > 0 ? 0 : -1, high = step > 0 ? length : length - 1;
     start = read_bound(r, bounds[0], &start) ? clamp_bound(start, length, low, high) : step > 0 ? low : high;
     stop = read_bound(r, bounds[1], &stop) ? clamp_bound(stop, length, low, high) : step > 0 ? high : low;
-    bounds[2] = int_value(step);
+    bounds[1] = int_value(stop), bounds[2] = int_value(step);
     *first = start;
     int64_t span = step > 0 ? stop - start : start - stop, stride = step > 0 ? step : -step;
     return span <= 0 ? 0 : (span - 1) / stride + 1;
@@ -352,20 +347,21 @@ static value slice_array(render *r, value of, value *bounds) {
 }
 
 static value slice_range(render *r, const range *of, value *bounds) {
-    int64_t first, count = jinja_slice_bounds(r, of->count, bounds, &first);
-    range  *part = arena_take(&r->arena, 1, sizeof *part);
-    part->start = of->start + first * of->step, part->count = count;
-    if (__builtin_mul_overflow(of->step, bounds[2].integer, &part->step) ||
-        __builtin_mul_overflow(count, part->step, &part->stop) ||
-        __builtin_add_overflow(part->start, part->stop, &part->stop))
+    int64_t first, count = jinja_slice_bounds(r, of->count, bounds, &first), step;
+    range  *part = jinja_arena_take(&r->arena, 1, sizeof *part);
+    int64_t start, stop;
+    if (__builtin_mul_overflow(of->step, bounds[2].integer, &step) || __builtin_mul_overflow(first, of->step, &start) ||
+        __builtin_add_overflow(of->start, start, &start) || __builtin_mul_overflow(bounds[1].integer, of->step, &stop) ||
+        __builtin_add_overflow(of->start, stop, &stop))
         fail_overflow(r);
+    *part = (range){start, stop, step, count};
     return (value){.kind = V_RANGE, .range = part};
 }
 
 value jinja_slice(render *r, value of, value start, value stop, value step) {
     value bounds[3] = {start, stop, step};
     if (of.kind == V_UNDEFINED) jinja_fail_undefined(r, of);
-    if (of.kind == V_TEXT) return text_slice(r, of, start, stop, step);
+    if (of.kind == V_TEXT) return jinja_text_slice(r, of, start, stop, step);
     if (is_array(of)) return slice_array(r, of, bounds);
     if (of.kind == V_RANGE) return slice_range(r, of.range, bounds);
     if (of.kind == V_DICT) FAIL(r, "unhashable type: 'slice'");

@@ -11,7 +11,7 @@
  * This pass leaves in each frame's body node the names to be hidden when the frame opens. (jinja2/idtracking.py) */
 #include <string.h>
 
-#include "models/template_internal.h"
+#include "models/template_node.h"
 
 enum { COMPARISONS_MAX = 1 << 28 }; /* of names; about a second */
 
@@ -46,7 +46,7 @@ static bool known_anywhere(const frame *f, const text *name) {
 
 static void append(arena *a, const text ***list, uint32_t *count, uint32_t *room, const text *name) {
     if (*count == *room) {
-        const text **more = arena_take(a, *room = *room ? *room * 2 : 8, sizeof *more);
+        const text **more = jinja_arena_take(a, *room = *room ? *room * 2 : 8, sizeof *more);
         if (*count) memcpy(more, *list, *count * sizeof *more);
         *list = more;
     }

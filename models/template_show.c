@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 /* The shortest digits that read back as the same double, then Python's rule for when to use an exponent. */
 void jinja_show_real(render *r, double f) {
@@ -37,7 +37,7 @@ static void repr_char(render *r, uint32_t cp, char quote) {
     static const char short_escapes[] = {['\t'] = 't', ['\n'] = 'n', ['\r'] = 'r'};
     if (cp < sizeof short_escapes && short_escapes[cp]) jinja_put_format(r, "\\%c", short_escapes[cp]);
     else if (cp == '\\' || cp == (unsigned char)quote) jinja_put_format(r, "\\%c", (int)cp);
-    else if (text_is_printable(cp)) jinja_put_char(r, cp);
+    else if (jinja_text_is_printable(cp)) jinja_put_char(r, cp);
     else escape_codepoint(r, cp);
 }
 
@@ -228,8 +228,9 @@ static void json_key(render *r, value key, const json_style *s) {
 }
 
 static const pair *sorted_pairs(render *r, const dict *d) {
-    value *keys = arena_take(&r->arena, d->count, sizeof *keys), *order = arena_take(&r->arena, d->count, sizeof *order);
-    pair  *sorted = arena_take(&r->arena, d->count, sizeof *sorted);
+    value *keys = jinja_arena_take(&r->arena, d->count, sizeof *keys),
+          *order = jinja_arena_take(&r->arena, d->count, sizeof *order);
+    pair *sorted = jinja_arena_take(&r->arena, d->count, sizeof *sorted);
     for (uint32_t i = 0; i < d->count; i++) keys[i] = d->pairs[i].key, order[i] = int_value(i);
     jinja_sort(r, order, keys, d->count, false);
     for (uint32_t i = 0; i < d->count; i++) sorted[i] = d->pairs[order[i].integer];

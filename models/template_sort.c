@@ -1,7 +1,7 @@
 /* models/template_sort.c: a stable merge sort, since the order of equal keys shows and comparing may fail or cost steps. */
 #include <string.h>
 
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 typedef struct {
     render      *r;
@@ -32,10 +32,11 @@ static void sort_part(sorter *s, uint32_t from, uint32_t to) {
 
 void jinja_sort(render *r, value *items, const value *keys, uint32_t count, bool reverse) {
     sorter s = {.r = r, .keys = keys, .sign = reverse ? -1 : 1};
-    s.order = arena_take(&r->arena, count, sizeof *s.order), s.spare = arena_take(&r->arena, count, sizeof *s.spare);
+    s.order = jinja_arena_take(&r->arena, count, sizeof *s.order),
+    s.spare = jinja_arena_take(&r->arena, count, sizeof *s.spare);
     for (uint32_t i = 0; i < count; i++) s.order[i] = i;
     sort_part(&s, 0, count);
-    value *sorted = arena_take(&r->arena, count, sizeof *sorted);
+    value *sorted = jinja_arena_take(&r->arena, count, sizeof *sorted);
     for (uint32_t i = 0; i < count; i++) sorted[i] = items[s.order[i]];
     if (count) memcpy(items, sorted, count * sizeof *items);
 }

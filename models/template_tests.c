@@ -2,7 +2,7 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 #define TEST(name) static value name(render *r, value self, const value *arg, const call_args *args)
 #define ANSWER(yes) return (void)r, (void)self, (void)arg, (void)args, bool_value(yes)

@@ -6,9 +6,9 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
-uint32_t text_offset(render *r, const text *t, uint32_t index) {
+uint32_t jinja_text_offset(render *r, const text *t, uint32_t index) {
     if (t->chars == t->size || index == 0) return index;
     if (index >= t->chars) return t->size;
     uint32_t at = 0;
@@ -19,7 +19,7 @@ uint32_t text_offset(render *r, const text *t, uint32_t index) {
 }
 
 /* Characters in the first `bytes` of t. */
-uint32_t text_chars_before(render *r, const text *t, uint32_t bytes) {
+uint32_t jinja_text_chars_before(render *r, const text *t, uint32_t bytes) {
     if (t->chars == t->size) return bytes;
     uint32_t chars = 0;
     jinja_work_bytes(r, bytes);
@@ -27,21 +27,21 @@ uint32_t text_chars_before(render *r, const text *t, uint32_t bytes) {
     return chars;
 }
 
-value text_part(render *r, value of, uint32_t from_byte, uint32_t to_byte) {
+value jinja_text_part(render *r, value of, uint32_t from_byte, uint32_t to_byte) {
     const text *t = of.text;
     if (from_byte == 0 && to_byte == t->size) return of;
     jinja_work_bytes(r, to_byte - from_byte);
     return like_value(jinja_text_within(&r->arena, t->data + from_byte, to_byte - from_byte), of);
 }
 
-int64_t text_find(render *r, const text *t, const text *part, size_t from_byte, size_t to_byte) {
+int64_t jinja_text_find(render *r, const text *t, const text *part, size_t from_byte, size_t to_byte) {
     if (from_byte > to_byte || part->size > to_byte - from_byte) return -1;
     jinja_work_bytes(r, to_byte - from_byte);
     const char *found = memmem(t->data + from_byte, to_byte - from_byte, part->data, part->size);
     return found ? found - t->data : -1;
 }
 
-int64_t text_rfind(render *r, const text *t, const text *part, size_t from_byte, size_t to_byte) {
+int64_t jinja_text_rfind(render *r, const text *t, const text *part, size_t from_byte, size_t to_byte) {
     if (from_byte > to_byte || part->size > to_byte - from_byte) return -1;
     for (size_t at = to_byte - part->size + 1; at-- > from_byte;) {
         jinja_work(r, 1);
@@ -52,13 +52,13 @@ int64_t text_rfind(render *r, const text *t, const text *part, size_t from_byte,
 
 /* ---- characters ---- */
 
-bool text_is_space(uint32_t c) {
+bool jinja_text_is_space(uint32_t c) {
     if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
     return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
            c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-bool text_is_printable(uint32_t c) {
+bool jinja_text_is_printable(uint32_t c) {
     if (c < 0x7F) return c >= 0x20;
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_CN:
@@ -73,7 +73,7 @@ bool text_is_printable(uint32_t c) {
     }
 }
 
-bool text_is_word(uint32_t c) { /* \w */
+bool jinja_text_is_word(uint32_t c) { /* \w */
     if (c < 0x80) return (c | 0x20) - 'a' < 26 || c - '0' < 10 || c == '_';
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_LU:
@@ -97,12 +97,12 @@ static uint32_t char_before(const text *t, uint32_t at, uint32_t *start) {
 }
 
 static bool strips(const text *chars, const char *c, uint32_t length, uint32_t cp) {
-    return chars ? memmem(chars->data, chars->size, c, length) != NULL : text_is_space(cp);
+    return chars ? memmem(chars->data, chars->size, c, length) != NULL : jinja_text_is_space(cp);
 }
 
-value text_strip(render *r, value of, value chars, unsigned sides) {
+value jinja_text_strip(render *r, value of, value chars, unsigned sides) {
     const text *t = of.text, *set = NULL;
-    if (!is_missing(chars) && chars.kind != V_NONE) set = arg_text(r, chars, "strip arg");
+    if (!is_missing(chars) && chars.kind != V_NONE) set = jinja_arg_text(r, chars, "strip arg");
     uint32_t from = 0, to = t->size, cp;
     while ((sides & STRIP_LEFT) && from < to) {
         uint32_t length = (uint32_t)utf8_decode(t->data + from, to - from, &cp);
@@ -117,7 +117,7 @@ value text_strip(render *r, value of, value chars, unsigned sides) {
         jinja_work_bytes(r, set ? set->size : 1);
         to = start;
     }
-    return text_part(r, of, from, to);
+    return jinja_text_part(r, of, from, to);
 }
 
 /* ---- case ---- */
@@ -196,7 +196,7 @@ static void put_folded(render *r, uint32_t c) {
     for (utf8proc_ssize_t i = 0; i < n && i < 8; i++) jinja_put_char(r, (uint32_t)folded[i]);
 }
 
-value text_recase(render *r, value of, text_case how) {
+value jinja_text_recase(render *r, value of, text_case how) {
     const text *t = of.text;
     size_t      mark = jinja_mark(r);
     bool        inside = false; /* a word, for title case; the text, for capitalize */
@@ -230,12 +230,12 @@ static value replace_empty(render *r, value of, const text_change *change) {
     return like_value(jinja_cut_text(r, mark), of);
 }
 
-value text_replace(render *r, value of, const text_change *change) {
+value jinja_text_replace(render *r, value of, const text_change *change) {
     const text *t = of.text;
     if (change->old->size == 0) return replace_empty(r, of, change);
     size_t  mark = jinja_mark(r), from = 0;
     int64_t left = change->count_max < 0 ? INT64_MAX : change->count_max, found;
-    while (left-- > 0 && (found = text_find(r, t, change->old, from, t->size)) >= 0) {
+    while (left-- > 0 && (found = jinja_text_find(r, t, change->old, from, t->size)) >= 0) {
         jinja_put(r, t->data + from, (size_t)found - from);
         jinja_show(r, text_value(change->new));
         from = (size_t)found + change->old->size;
@@ -251,17 +251,17 @@ static value split_at_space(render *r, value of, int64_t splits_max) {
     uint32_t    i = 0, cp, length;
     jinja_work_bytes(r, t->size);
     for (;;) {
-        while (i < t->size && (length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp), text_is_space(cp)))
+        while (i < t->size && (length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp), jinja_text_is_space(cp)))
             i += length;
         if (i == t->size) break;
         uint32_t from = i;
         if (splits_max >= 0 && parts.count == splits_max) {
-            jinja_grow(r, &parts, text_part(r, of, from, t->size));
+            jinja_grow(r, &parts, jinja_text_part(r, of, from, t->size));
             break;
         }
-        while (i < t->size && (length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp), !text_is_space(cp)))
+        while (i < t->size && (length = (uint32_t)utf8_decode(t->data + i, t->size - i, &cp), !jinja_text_is_space(cp)))
             i += length;
-        jinja_grow(r, &parts, text_part(r, of, from, i));
+        jinja_grow(r, &parts, jinja_text_part(r, of, from, i));
     }
     return jinja_grown(r, &parts);
 }
@@ -270,18 +270,18 @@ static void check_separator(render *r, const text *separator) {
     if (separator->size == 0) FAIL(r, "empty separator");
 }
 
-value text_split(render *r, value of, const text *separator, int64_t splits_max) {
+value jinja_text_split(render *r, value of, const text *separator, int64_t splits_max) {
     if (!separator) return split_at_space(r, of, splits_max);
     check_separator(r, separator);
     const text *t = of.text;
     growing     parts = {0};
     size_t      from = 0;
     int64_t     found;
-    while ((splits_max < 0 || parts.count < splits_max) && (found = text_find(r, t, separator, from, t->size)) >= 0) {
-        jinja_grow(r, &parts, text_part(r, of, (uint32_t)from, (uint32_t)found));
+    while ((splits_max < 0 || parts.count < splits_max) && (found = jinja_text_find(r, t, separator, from, t->size)) >= 0) {
+        jinja_grow(r, &parts, jinja_text_part(r, of, (uint32_t)from, (uint32_t)found));
         from = (size_t)found + separator->size;
     }
-    jinja_grow(r, &parts, text_part(r, of, (uint32_t)from, t->size));
+    jinja_grow(r, &parts, jinja_text_part(r, of, (uint32_t)from, t->size));
     return jinja_grown(r, &parts);
 }
 
@@ -297,33 +297,33 @@ static value rsplit_at_space(render *r, value of, int64_t splits_max) {
     growing     parts = {0};
     uint32_t    to = t->size, start;
     for (;;) {
-        while (to && text_is_space(char_before(t, to, &start))) to = start;
+        while (to && jinja_text_is_space(char_before(t, to, &start))) to = start;
         if (to == 0) break;
         if (splits_max >= 0 && parts.count == splits_max) {
-            jinja_grow(r, &parts, text_part(r, of, 0, to));
+            jinja_grow(r, &parts, jinja_text_part(r, of, 0, to));
             break;
         }
         uint32_t from = to;
-        while (from && !text_is_space(char_before(t, from, &start))) from = start;
-        jinja_grow(r, &parts, text_part(r, of, from, to));
+        while (from && !jinja_text_is_space(char_before(t, from, &start))) from = start;
+        jinja_grow(r, &parts, jinja_text_part(r, of, from, to));
         to = from;
     }
     reverse_parts(&parts);
     return jinja_grown(r, &parts);
 }
 
-value text_rsplit(render *r, value of, const text *separator, int64_t splits_max) {
+value jinja_text_rsplit(render *r, value of, const text *separator, int64_t splits_max) {
     if (!separator) return rsplit_at_space(r, of, splits_max);
     check_separator(r, separator);
     const text *t = of.text;
     growing     parts = {0};
     size_t      to = t->size;
     int64_t     found;
-    while ((splits_max < 0 || parts.count < splits_max) && (found = text_rfind(r, t, separator, 0, to)) >= 0) {
-        jinja_grow(r, &parts, text_part(r, of, (uint32_t)found + separator->size, (uint32_t)to));
+    while ((splits_max < 0 || parts.count < splits_max) && (found = jinja_text_rfind(r, t, separator, 0, to)) >= 0) {
+        jinja_grow(r, &parts, jinja_text_part(r, of, (uint32_t)found + separator->size, (uint32_t)to));
         to = (size_t)found;
     }
-    jinja_grow(r, &parts, text_part(r, of, 0, (uint32_t)to));
+    jinja_grow(r, &parts, jinja_text_part(r, of, 0, (uint32_t)to));
     reverse_parts(&parts);
     return jinja_grown(r, &parts);
 }
@@ -332,7 +332,7 @@ static bool ends_line(uint32_t c) {
     return (c >= '\n' && c <= '\r') || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
 }
 
-value text_lines(render *r, value of, bool keep_ends) {
+value jinja_text_lines(render *r, value of, bool keep_ends) {
     const text *t = of.text;
     growing     lines = {0};
     uint32_t    from = 0;
@@ -342,35 +342,35 @@ value text_lines(render *r, value of, bool keep_ends) {
         i += (uint32_t)utf8_decode(t->data + i, t->size - i, &cp);
         if (!ends_line(cp)) continue;
         if (cp == '\r' && i < t->size && t->data[i] == '\n') i++;
-        jinja_grow(r, &lines, text_part(r, of, from, keep_ends ? i : start));
+        jinja_grow(r, &lines, jinja_text_part(r, of, from, keep_ends ? i : start));
         from = i;
     }
-    if (from < t->size) jinja_grow(r, &lines, text_part(r, of, from, t->size));
+    if (from < t->size) jinja_grow(r, &lines, jinja_text_part(r, of, from, t->size));
     return jinja_grown(r, &lines);
 }
 
 /* ---- slices, padding ---- */
 
-value text_slice(render *r, value of, value start, value stop, value step) {
+value jinja_text_slice(render *r, value of, value start, value stop, value step) {
     const text *t = of.text;
     int64_t     first;
     value       bounds[3] = {start, stop, step};
     int64_t     count = jinja_slice_bounds(r, t->chars, bounds, &first), by = bounds[2].integer;
-    if (count == 0) return text_part(r, of, 0, 0);
+    if (count == 0) return jinja_text_part(r, of, 0, 0);
     if (by == 1) {
-        uint32_t from = text_offset(r, t, (uint32_t)first);
+        uint32_t from = jinja_text_offset(r, t, (uint32_t)first);
         text     rest = {t->data + from, t->size - from, t->chars - (uint32_t)first};
-        return text_part(r, of, from, from + text_offset(r, &rest, (uint32_t)count));
+        return jinja_text_part(r, of, from, from + jinja_text_offset(r, &rest, (uint32_t)count));
     }
     /* Characters are collected going forward from the leftmost one; a negative step turns them round at the end. */
     int64_t   low = by > 0 ? first : first + (count - 1) * by, stride = by > 0 ? by : -by;
     size_t    mark = jinja_mark(r);
-    uint32_t *at = arena_take(&r->arena, (size_t)count + 1, sizeof *at);
-    uint32_t  offset = text_offset(r, t, (uint32_t)low);
+    uint32_t *at = jinja_arena_take(&r->arena, (size_t)count + 1, sizeof *at);
+    uint32_t  offset = jinja_text_offset(r, t, (uint32_t)low);
     for (int64_t i = 0; i < count; i++) {
         at[i] = offset;
         text rest = {t->data + offset, t->size - offset, t->chars - (uint32_t)(low + i * stride)};
-        if (i + 1 < count) offset += text_offset(r, &rest, (uint32_t)stride);
+        if (i + 1 < count) offset += jinja_text_offset(r, &rest, (uint32_t)stride);
     }
     for (int64_t i = 0; i < count; i++) {
         uint32_t cp, from = at[by > 0 ? i : count - 1 - i];
@@ -379,7 +379,7 @@ value text_slice(render *r, value of, value start, value stop, value step) {
     return like_value(jinja_cut_text(r, mark), of);
 }
 
-value text_pad(render *r, value of, int64_t width, const text *fill, int where) {
+value jinja_text_pad(render *r, value of, int64_t width, const text *fill, int where) {
     const text *t = of.text;
     if (fill && fill->chars != 1) FAIL(r, "The fill character must be exactly one character long");
     if (width <= t->chars) return of;

@@ -4,7 +4,7 @@
 
 #include "base/hash.h"
 #include "base/utf8.h"
-#include "models/template_internal.h"
+#include "models/template_render.h"
 
 const char *jinja_type_name(value v) {
     static const char *const names[] = {
@@ -23,7 +23,7 @@ const char *jinja_type_name(value v) {
 /* ---- undefined ---- */
 
 static value undefined_value(render *r, undefined u) {
-    undefined *kept = arena_take(&r->arena, 1, sizeof *kept);
+    undefined *kept = jinja_arena_take(&r->arena, 1, sizeof *kept);
     *kept = u;
     return (value){.kind = V_UNDEFINED, .undefined = kept};
 }
@@ -181,7 +181,7 @@ int jinja_order(render *r, value a, value b, const char *op) {
 
 static bool text_holds(render *r, const text *t, value item) {
     if (item.kind != V_TEXT) FAIL(r, "'in <string>' requires string as left operand, not %s", jinja_type_name(item));
-    return text_find(r, t, item.text, 0, t->size) >= 0;
+    return jinja_text_find(r, t, item.text, 0, t->size) >= 0;
 }
 
 bool jinja_contains(render *r, value container, value item) {
@@ -209,15 +209,15 @@ int64_t jinja_length(render *r, value v) {
 /* ---- lists ---- */
 
 array *jinja_array_new(render *r, uint32_t count) {
-    array *a = arena_take(&r->arena, 1, sizeof *a);
-    a->items = arena_take(&r->arena, count, sizeof *a->items);
+    array *a = jinja_arena_take(&r->arena, 1, sizeof *a);
+    a->items = jinja_arena_take(&r->arena, count, sizeof *a->items);
     a->count = count;
     jinja_work(r, 1 + count / 4);
     return a;
 }
 
 static value array_value(render *r, value_kind kind, value *items, size_t count) {
-    array *a = arena_take(&r->arena, 1, sizeof *a);
+    array *a = jinja_arena_take(&r->arena, 1, sizeof *a);
     a->items = items, a->count = (uint32_t)count;
     return (value){.kind = (uint8_t)kind, .array = a};
 }
@@ -227,7 +227,7 @@ value jinja_tuple(render *r, value *items, size_t count) { return array_value(r,
 void jinja_grow(render *r, growing *g, value v) {
     if (g->count == g->capacity) {
         uint32_t capacity = g->capacity ? g->capacity * 2 : 8;
-        value   *items = arena_take(&r->arena, capacity, sizeof *items);
+        value   *items = jinja_arena_take(&r->arena, capacity, sizeof *items);
         if (g->count) memcpy(items, g->items, g->count * sizeof *items);
         g->items = items, g->capacity = capacity;
     }
@@ -279,7 +279,7 @@ static uint64_t hash_key(render *r, value key) {
     return key.kind; /* None, and things that are only equal to themselves */
 }
 
-dict *jinja_dict_new(render *r) { return arena_take(&r->arena, 1, sizeof(dict)); }
+dict *jinja_dict_new(render *r) { return jinja_arena_take(&r->arena, 1, sizeof(dict)); }
 
 /* The pair with this key, or NULL and the slot where it would go. */
 static pair *dict_find(render *r, const dict *d, value key, uint64_t hash, uint32_t *slot) {
@@ -298,11 +298,11 @@ static pair *dict_find(render *r, const dict *d, value key, uint64_t hash, uint3
 
 static void dict_enlarge(render *r, dict *d) {
     uint32_t capacity = d->capacity ? d->capacity * 2 : 4;
-    pair    *pairs = arena_take(&r->arena, capacity, sizeof *pairs);
+    pair    *pairs = jinja_arena_take(&r->arena, capacity, sizeof *pairs);
     if (d->count) memcpy(pairs, d->pairs, d->count * sizeof *pairs);
     d->pairs = pairs, d->capacity = capacity;
     if (capacity <= LINEAR_MAX) return;
-    d->slots = arena_take(&r->arena, (size_t)capacity * 2, sizeof *d->slots);
+    d->slots = jinja_arena_take(&r->arena, (size_t)capacity * 2, sizeof *d->slots);
     d->slot_mask = capacity * 2 - 1;
     for (uint32_t i = 0; i < d->count; i++) {
         uint32_t slot = (uint32_t)pairs[i].hash & d->slot_mask;
