@@ -33,7 +33,7 @@ LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
 THREADED   = $(filter $(addprefix %/test_,engine service device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCHES    = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c),$(wildcard bench/*.c)))
 TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
 
 MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
