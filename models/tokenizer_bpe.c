@@ -10,8 +10,8 @@
  *   long    A heap of (rank, position) over linked symbols, n log n: text of a million characters without a boundary.
  *
  * SentencePiece-style files have no pre-tokenizer, so a whole prompt would be one long word. But where no merge has a
- * result in which U+2581 follows another character, no merge can cross such a place, and cutting there changes
- * nothing: words_begin_at_metaspace. */
+ * result in which U+2581 follows another character, no merge can cross such a place, and cutting there changes nothing:
+ * words_begin_at_metaspace. */
 #include <stdio.h>
 #include <string.h>
 
@@ -165,6 +165,13 @@ static void find_units(bpe_model *m) {
     }
 }
 
+/* Whether every character leaves a symbol, so that U+2581 never gets a neighbour that was further away. */
+static bool none_vanishes(const bpe_model *m) {
+    bool all = m->byte_fallback;
+    for (unsigned b = 0; b < 256 && all; b++) all = m->fallback[b] != NO_ID;
+    return all || m->unk_id != NO_ID;
+}
+
 int bpe_model_read(bpe_model *m, const cJSON *json, bool byte_level, size_t added_count, error *err) {
     const char *type = "BPE", *unk = NULL;
     *m = (bpe_model){.byte_level = byte_level, .unk_id = NO_ID};
@@ -179,11 +186,11 @@ int bpe_model_read(bpe_model *m, const cJSON *json, bool byte_level, size_t adde
     if (code == OK) code = json_read_string(json, "unk_token", &unk, err);
     if (code == OK) code = read_vocab(m, json, added_count, err);
     if (code != OK) return code;
-    m->words_begin_at_metaspace = !byte_level && !m->ignore_merges &&
-                                  vocab_find(&m->vocab, (view){metaspace_char, sizeof metaspace_char - 1}, 0) != NO_ID;
     if (unk && (m->unk_id = vocab_find_text(&m->vocab, (view){unk, strlen(unk)})) == NO_ID)
         return error_set(err, ERR_INVALID, "the unknown token '%.40s' is not in the vocabulary", unk);
     find_units(m);
+    m->words_begin_at_metaspace = !byte_level && !m->ignore_merges && none_vanishes(m) &&
+                                  vocab_find(&m->vocab, (view){metaspace_char, sizeof metaspace_char - 1}, 0) != NO_ID;
     return read_merges(m, json, err);
 }
 

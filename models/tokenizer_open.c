@@ -68,6 +68,13 @@ static int read_post_processor(tokenizer *t, const cJSON *json, error *err) {
     return OK;
 }
 
+static int check_template_ids(const tokenizer *t, const token_ids *ids, error *err) {
+    for (size_t i = 0; i < ids->count; i++)
+        if (ids->ids[i] >= t->model.vocab.id_end || !(t->model.vocab.tokens[ids->ids[i]].flags & TOKEN_PRESENT))
+            return error_set(err, ERR_INVALID, "the post-processor adds the id %u, which is no token", ids->ids[i]);
+    return OK;
+}
+
 /* ---- tokenizer_config.json ---- */
 
 /* The id of "bos_token" and the like, written as a string or as {"content": ...}; NO_ID where there is none. */
@@ -119,6 +126,8 @@ static int read_tokenizer(tokenizer *t, const cJSON *json, error *err) {
                               (size_t)cJSON_GetArraySize(added), err);
     if (code == OK) code = added_tokens_read(&t->added, &t->model.vocab, added, err);
     if (code == OK) code = read_post_processor(t, json_get(json, "post_processor"), err);
+    if (code == OK) code = check_template_ids(t, &t->front, err);
+    if (code == OK) code = check_template_ids(t, &t->behind, err);
     return code;
 }
 
