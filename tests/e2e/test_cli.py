@@ -116,7 +116,7 @@ def test_inspect_tells_the_facts(penstock):
 
 
 def test_serve_keeps_to_the_memory_plan(penstock):
-    result = penstock("serve", "--model", "random:llama-160m", "--kv-cache-memory", "900T", "--port", 0)
+    result = penstock("serve", "--model", "random:llama-160m", "--kv-cache-memory", "2T", "--port", 0)
     assert_refused(result, 71, "--kv-cache-memory")
 
 
