@@ -169,7 +169,7 @@ static int plan_pools(engine_config *c, const device_api *api, const model_facts
 
 int engine_plan(engine_config *c, const checkpoint *ckpt, memory_plan *out, error *err) {
     char              why[256];
-    const device_api *api = device_find(c->device, why, sizeof why);
+    const device_api *api = c->device_table ? c->device_table : device_find(c->device, why, sizeof why);
     if (!api) return error_set(err, ERR_UNSUPPORTED, "%s", why);
     const model_facts *f = checkpoint_facts(ckpt);
     program            p;
