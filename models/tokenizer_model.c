@@ -196,10 +196,14 @@ static bool none_vanishes(const bpe_model *m) {
     return all || m->unk_id != NO_ID;
 }
 
+/* Over a value of the file, or over nothing (at NULL). */
+static json_walk walk_of(view text, error *err) {
+    return (json_walk){text.data, text.data, text.data ? text.data + text.size : NULL, err};
+}
+
 int bpe_model_read(bpe_model *m, const cJSON *json, const model_text *text, size_t added_count, error *err) {
     const char *unk = NULL;
-    json_walk   entries = {text->vocab.data, text->vocab.data, text->vocab.data + text->vocab.size, err};
-    json_walk   merges = {text->merges.data, text->merges.data, text->merges.data + text->merges.size, err};
+    json_walk   entries = walk_of(text->vocab, err), merges = walk_of(text->merges, err);
     m->unk_id = NO_ID;
     if (!cJSON_IsObject(json)) return error_set(err, ERR_INVALID, "there is no object 'model'");
     int code = read_options(m, json, err);
