@@ -271,7 +271,10 @@ static int step(engine *e, bool *ran, error *err) {
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->plan_ns += clock_ns() - plan_ns;
     }
-    if (*ran) status = run_pass(e, &p, err);
+    if (*ran) {
+        publish(e); /* a long prompt's pass takes a while, and who is running is known now */
+        status = run_pass(e, &p, err);
+    }
     publish(e);
     wake_consumer(e);
     if (*ran) e->host_ns += clock_ns() - begin_ns - (walker_op_ns(e->walker) - begin_op_ns);

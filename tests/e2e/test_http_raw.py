@@ -302,7 +302,7 @@ def test_a_reader_that_pauses_still_gets_everything(scripted):
 
 def test_health_answers_while_the_engine_is_busy(slow):
     with dial(slow) as busy:
-        busy.sendall(post("/v1/completions", {**LONG, "prompt": list(range(100, 600)), "n": 8}))
+        busy.sendall(post("/v1/completions", {**LONG, "n": 8}))
         slow.wait_for_metric("penstock_requests_running", 8)
         for path in ("/health", "/live", "/ready"):
             assert json.loads(slow.get(path))["running"] == 8
