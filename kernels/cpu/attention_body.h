@@ -9,9 +9,13 @@
 static const float NO_MAXIMUM = -1e30f; /* finite: a difference of two of these is 0, not NaN */
 
 typedef struct {
-    uint32_t rows;
-    uint32_t begin[TILE_ROWS], end[TILE_ROWS]; /* positions each row sees */
-    float    maximum[TILE_ROWS], sum[TILE_ROWS];
+    uint32_t    rows;
+    const char *q[TILE_ROWS];
+    char       *to[TILE_ROWS];
+    uint32_t    begin[TILE_ROWS], end[TILE_ROWS]; /* positions each row sees */
+    uint32_t    first, last;                      /* all of them together, from the beginning of a block */
+    float       scale;
+    float       maximum[TILE_ROWS], sum[TILE_ROWS];
     _Alignas(64) float score[TILE_ROWS][KV_BLOCK];
     _Alignas(64) char weight[TILE_ROWS][KV_BLOCK * 4]; /* probabilities in the layout's type */
     _Alignas(64) float out[TILE_ROWS][HEAD_DIM_MAX];
@@ -24,65 +28,76 @@ typedef struct {
     uint32_t    position, count; /* first of the block; how many, up to the last that a row of the tile sees */
 } attention_block;
 
-INLINE const char *unit_at(const attention_args *a, const attention_part *part, uint32_t position) {
+INLINE const char *unit_at(const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t position) {
     const kv_layout *l = a->layout;
     uint32_t         page = part->run->pages[position / l->page_tokens];
-    return a->pages + page * l->page_stride + a->layer * l->layer_stride + part->kv_head * l->head_stride +
+    return a->pages + page * l->page_stride + a->layer * l->layer_stride + kv_head * l->head_stride +
            position % l->page_tokens / KV_UNIT * l->unit_bytes;
 }
 
-INLINE attention_block block_at(const attention_args *a, const attention_part *part, uint32_t position, uint32_t end) {
+INLINE attention_block block_at(const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t position,
+                                uint32_t end) {
     attention_block b = {.position = position, .count = min_u32(KV_BLOCK, end - position)};
-    for (uint32_t u = 0; u < KV_BLOCK / KV_UNIT; u++) {
-        b.k[u] = unit_at(a, part, position + min_u32(KV_UNIT * u, b.count - 1)); /* past the end: masked, so any will do */
+    for (uint32_t u = 0; u < KV_BLOCK / KV_UNIT; u++) { /* past the end: masked, so any unit will do */
+        b.k[u] = unit_at(a, part, kv_head, position + min_u32(KV_UNIT * u, b.count - 1));
         b.v[u] = b.k[u] + a->layout->v_offset;
     }
     return b;
 }
 
-INLINE void block_scores(dtype type, const attention_args *a, attention_tile *t, const attention_block *b,
-                         const char *const *q) {
+/* fetch: what the next block's keys will be. */
+INLINE void block_scores(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, const int fetches,
+                         const char *fetch) {
     const kv_layout *l = a->layout;
     tile_args k = {.w_step = KV_UNIT * 4, .steps = type == DTYPE_BF16 ? l->head_dim / 2 : l->head_dim, .c_stride = KV_BLOCK};
-    for (uint32_t r = 0; r < t->rows; r++) k.x[r] = q[r];
+    for (uint32_t r = 0; r < t->rows; r++) k.x[r] = t->q[r];
     for (uint32_t u = 0; u < KV_BLOCK / KV_UNIT; u += TILE_VECS) {
         for (uint32_t i = 0; i < TILE_VECS; i++) k.w[i] = b->k[u + i];
         k.c = &t->score[0][16 * u];
-        tile_rows(type, t->rows, TILE_VECS, false, &k);
+        k.prefetch = fetch + u * l->unit_bytes;
+        tile_rows(type, t->rows, TILE_VECS, fetches ? TILE_VECS : 0, &k);
     }
 }
 
-/* The block's scores become weights; what row r has gathered so far is scaled to the new maximum. */
+/* What row r has gathered so far, in units of the new maximum. Where that has not moved there is nothing to do: a factor of
+ * one changes no bit. */
+INLINE void rescale(const attention_args *a, attention_tile *t, uint32_t r, float maximum) {
+    if (!(maximum > t->maximum[r])) return;
+    vf alpha = vf_exp2(vf_set1(t->maximum[r] - maximum));
+    t->maximum[r] = maximum;
+    vf_store_n(&t->sum[r], vf_mul(vf_set1(t->sum[r]), alpha), 1);
+    for (uint32_t d = 0; d < a->layout->dim_padded; d += 16) vf_store(&t->out[r][d], vf_mul(vf_load(&t->out[r][d]), alpha));
+}
+
+/* The block's scores become weights: powers of two, the scores being scaled by log2(e) / sqrt(head_dim). */
 INLINE void block_softmax(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, uint32_t r) {
-    vf      scale = vf_set1(1 / sqrtf((float)a->layout->head_dim)), top = vf_set1(NO_MAXIMUM), sum = vf_zero();
-    vf      s[KV_BLOCK / 16];
-    int32_t begin = (int32_t)(left_of(t->begin[r], b->position)), end = (int32_t)left_of(t->end[r], b->position);
+    const int32_t begin = (int32_t)left_of(t->begin[r], b->position), end = (int32_t)left_of(t->end[r], b->position);
+    const bool    whole = begin == 0 && end >= KV_BLOCK;
+    vf            scale = vf_set1(t->scale), top = vf_set1(NO_MAXIMUM), sum = vf_zero(), s[KV_BLOCK / 16];
     for (int i = 0; i < KV_BLOCK / 16; i++) {
-        s[i] = vf_keep_range(vf_mul(vf_load(&t->score[r][16 * i]), scale), begin - 16 * i, end - 16 * i, -INFINITY);
+        s[i] = vf_mul(vf_load(&t->score[r][16 * i]), scale);
+        if (!whole) s[i] = vf_keep_range(s[i], begin - 16 * i, end - 16 * i, -INFINITY);
         top = vf_max(top, s[i]);
     }
-    float maximum = vf_reduce_max(top);
-    if (!(maximum > t->maximum[r])) maximum = t->maximum[r];
+    rescale(a, t, r, vf_reduce_max(top));
+    vf maximum = vf_set1(t->maximum[r]);
     for (int i = 0; i < KV_BLOCK / 16; i++) {
-        vf p = vf_exp(vf_sub(s[i], vf_set1(maximum)));
+        vf p = vf_exp2(vf_sub(s[i], maximum));
         sum = vf_add(sum, p);
-        if (type == DTYPE_BF16) vf_store_bf16((uint16_t *)(void *)t->weight[r] + 16 * i, p);
-        else vf_store((float *)(void *)t->weight[r] + 16 * i, p);
+        act_store_n(t->weight[r] + 16 * i * (type == DTYPE_BF16 ? 2 : 4), type, p, 16);
     }
-    vf alpha = vf_exp(vf_set1(t->maximum[r] - maximum));
-    t->maximum[r] = maximum;
-    vf_store_n(&t->sum[r], vf_fma(vf_set1(t->sum[r]), alpha, vf_set1(vf_reduce_add(sum))), 1);
-    for (uint32_t d = 0; d < a->layout->dim_padded; d += 16) vf_store(&t->out[r][d], vf_mul(vf_load(&t->out[r][d]), alpha));
+    t->sum[r] += vf_reduce_add(sum);
 }
 
 /* What lies at or past the end of the block may be anything, infinities included, and zero times infinity is NaN: so those
  * positions are not touched, and where the last pair is only half in the block, a copy with the other half cleared is read.
  * Units that lie side by side (of one page) are walked in one go. */
 INLINE void block_values(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, uint32_t d,
-                         const int vecs) {
+                         const int vecs, const int fetches, const char *fetch) {
     const uint32_t pair = type == DTYPE_BF16 ? 2 : 1, unit_steps = KV_UNIT / pair, steps = b->count / pair;
     tile_args      v = {.w_step = a->layout->dim_padded * 4, .c = &t->out[0][d], .c_stride = HEAD_DIM_MAX, .resume = true};
-    for (uint32_t s = 0; s * pair < b->count; s += v.steps) {
+    v.prefetch = fetch + d * (KV_BLOCK / pair) * 4;
+    for (uint32_t s = 0; s * pair < b->count; s += v.steps, v.prefetch += v.steps * 64 * (size_t)vecs) {
         uint32_t    u = s / unit_steps;
         const char *values = b->v[u];
         if (s == steps) {
@@ -94,7 +109,7 @@ INLINE void block_values(dtype type, const attention_args *a, attention_tile *t,
         }
         for (uint32_t r = 0; r < t->rows; r++) v.x[r] = t->weight[r] + s * 4;
         for (int i = 0; i < vecs; i++) v.w[i] = values + 4 * (d + 16 * (uint32_t)i);
-        tile_rows(type, t->rows, vecs, false, &v);
+        tile_rows(type, t->rows, vecs, fetches ? vecs : 0, &v);
     }
 }
 
@@ -105,46 +120,80 @@ INLINE void copy_last_pair(const attention_args *a, attention_tile *t, const att
     for (uint32_t d = 0; d < dim; d++) t->last_pair[d][1] = 0;
 }
 
-INLINE void tile_finish(dtype type, attention_tile *t, uint32_t head_dim, char *const *out) {
+INLINE void run_block(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, const int fetches,
+                      const char *fetch) {
+    const uint32_t dim = a->layout->dim_padded;
+    uint32_t       d = 0;
+    block_scores(type, a, t, b, fetches, fetch);
+    for (uint32_t r = 0; r < t->rows; r++) block_softmax(type, a, t, b, r);
+    if (type == DTYPE_BF16 && b->count % 2) copy_last_pair(a, t, b);
+    fetch += a->layout->v_offset;
+    for (; d + 16 * TILE_VECS <= dim; d += 16 * TILE_VECS) block_values(type, a, t, b, d, TILE_VECS, fetches, fetch);
+    for (; d < dim; d += 16) block_values(type, a, t, b, d, 1, fetches, fetch);
+}
+
+INLINE void tile_finish(dtype type, attention_tile *t, uint32_t head_dim) {
     for (uint32_t r = 0; r < t->rows; r++) {
         vf over = vf_div(vf_set1(1), vf_set1(t->sum[r]));
         for (uint32_t d = 0; d < head_dim; d += 16)
-            act_store_n(out[r] + d * (type == DTYPE_BF16 ? 2 : 4), type, vf_mul(vf_load(&t->out[r][d]), over), head_dim - d);
+            act_store_n(t->to[r] + d * (type == DTYPE_BF16 ? 2 : 4), type, vf_mul(vf_load(&t->out[r][d]), over),
+                        head_dim - d);
     }
 }
 
-INLINE void attention_rows(dtype type, const attention_args *a, const attention_part *part, uint32_t row,
-                           attention_tile *t) {
-    uint32_t    group = a->heads / a->layout->kv_heads, first = UINT32_MAX, last = 0;
-    const char *q[TILE_ROWS];
-    char       *out[TILE_ROWS];
-    t->rows = min_u32(TILE_ROWS, part->end - row);
+INLINE void tile_begin(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t row,
+                       attention_tile *t) {
+    uint32_t group = a->heads / a->layout->kv_heads;
+    t->rows = min_u32(TILE_ROWS, part->end - row), t->first = UINT32_MAX, t->last = 0;
+    t->scale = 1.44269504f / sqrtf((float)a->layout->head_dim);
     for (uint32_t r = 0; r < t->rows; r++) {
-        uint32_t token = (row + r) / group, head = part->kv_head * group + (row + r) % group;
+        uint32_t token = (row + r) / group, head = kv_head * group + (row + r) % group;
         size_t   at = (size_t)head * a->layout->head_dim * (type == DTYPE_BF16 ? 2 : 4);
-        q[r] = row_of(&a->q, part->run->row_begin + token) + at;
-        out[r] = row_of(&a->out, part->run->row_begin + token) + at;
+        t->q[r] = row_of(&a->q, part->run->row_begin + token) + at;
+        t->to[r] = row_of(&a->out, part->run->row_begin + token) + at;
         t->end[r] = part->run->position_begin + token + 1;
         t->begin[r] = a->window ? left_of(t->end[r], a->window) : 0;
         t->maximum[r] = NO_MAXIMUM, t->sum[r] = 0;
-        first = min_u32(first, t->begin[r]), last = max_u32(last, t->end[r]);
+        t->first = min_u32(t->first, t->begin[r]), t->last = max_u32(t->last, t->end[r]);
         for (uint32_t d = 0; d < a->layout->dim_padded; d += 16) vf_store(&t->out[r][d], vf_zero());
     }
-    for (uint32_t position = first / KV_BLOCK * KV_BLOCK; position < last; position += KV_BLOCK) {
-        attention_block b = block_at(a, part, position, last);
-        block_scores(type, a, t, &b, q);
-        for (uint32_t r = 0; r < t->rows; r++) block_softmax(type, a, t, &b, r);
-        if (type == DTYPE_BF16 && b.count % 2) copy_last_pair(a, t, &b);
-        uint32_t d = 0;
-        for (; d + 16 * TILE_VECS <= a->layout->dim_padded; d += 16 * TILE_VECS) block_values(type, a, t, &b, d, TILE_VECS);
-        for (; d < a->layout->dim_padded; d += 16) block_values(type, a, t, &b, d, 1);
-    }
-    tile_finish(type, t, a->layout->head_dim, out);
+    t->first = t->first / KV_BLOCK * KV_BLOCK;
 }
 
+/* The block walked next, or the next head's first: fetched while this one is worked on where it is whole, else at once, so
+ * that nothing past its end is read. Returns what to fetch meanwhile; `here` where that is nothing new. */
+INLINE const char *next_block(const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t position,
+                              const attention_tile *t, const char *here) {
+    if (position >= t->last) kv_head++, position = t->first;
+    if (kv_head >= part->kv_head_end) return here;
+    const char *next = unit_at(a, part, kv_head, position);
+    uint32_t    units = (min_u32(KV_BLOCK, t->last - position) + KV_UNIT - 1) / KV_UNIT;
+    if (units == KV_BLOCK / KV_UNIT) return next;
+    for (size_t i = 0; i < units * a->layout->unit_bytes; i += 64)
+        __builtin_prefetch(next + i), __builtin_prefetch(next + i + a->layout->v_offset);
+    return here;
+}
+
+INLINE void attention_tile_rows(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head,
+                                uint32_t row, const int fetches, attention_tile *t) {
+    tile_begin(type, a, part, kv_head, row, t);
+    for (uint32_t position = t->first; position < t->last; position += KV_BLOCK) {
+        attention_block b = block_at(a, part, kv_head, position, t->last);
+        const char     *fetch = fetches ? next_block(a, part, kv_head, position + KV_BLOCK, t, b.k[0]) : b.k[0];
+        run_block(type, a, t, &b, fetches, fetch);
+    }
+    tile_finish(type, t, a->layout->head_dim);
+}
+
+/* A single tile reads each key and value once, from memory: it fetches ahead. Several find them in the cache. */
 #define ATTENTION(name, type)                                                                                               \
     static void name(const attention_args *a, attention_part part, void *scratch) {                                         \
-        for (uint32_t row = part.begin; row < part.end; row += TILE_ROWS) attention_rows(type, a, &part, row, scratch);     \
+        for (uint32_t head = part.kv_head_begin; head < part.kv_head_end; head++) {                                         \
+            if (part.end - part.begin <= TILE_ROWS) attention_tile_rows(type, a, &part, head, part.begin, 1, scratch);      \
+            else                                                                                                            \
+                for (uint32_t row = part.begin; row < part.end; row += TILE_ROWS)                                           \
+                    attention_tile_rows(type, a, &part, head, row, 0, scratch);                                             \
+        }                                                                                                                   \
     }
 ATTENTION(attention_f32, DTYPE_F32)
 ATTENTION(attention_bf16, DTYPE_BF16)

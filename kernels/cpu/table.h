@@ -9,10 +9,10 @@ typedef struct {
     uint32_t panel_begin, panel_end, row_begin, row_end;
 } matmul_part;
 
-/* Rows [begin, end) of (position in the run) x (query heads of one kv head), heads innermost. */
+/* Of each of these kv heads, rows [begin, end) of (position in the run) x (its query heads), heads innermost. */
 typedef struct {
     const kv_run *run;
-    uint32_t      kv_head, begin, end;
+    uint32_t      kv_head_begin, kv_head_end, begin, end;
 } attention_part;
 
 typedef struct cpu_kernels {
