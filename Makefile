@@ -71,8 +71,8 @@ lint: ## formatting, static checks of C and shell (each tool where it is install
 format: ## format every C file as .clang-format says
 	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
-docs: $(BUILD)/penstock ## write docs/configuration.md anew
-	$(BUILD)/penstock serve --print-docs > docs/configuration.md
+docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
+	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
 
 install: $(BUILD)/penstock ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
 	install -D $(BUILD)/penstock $(DESTDIR)$(PREFIX)/bin/penstock
@@ -83,7 +83,7 @@ install: $(BUILD)/penstock ## install the daemon, its default model, docs and an
 
 packages:
 	@scripts/install-packages.sh
-programs: $(UNIT_TESTS) $(FUZZERS)
+programs: $(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
 fuzzers: $(FUZZERS)
 
 clean: ## remove what was built
@@ -92,14 +92,16 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-# ---- how things are built ----
+# ---- how things are built (V=1 shows the commands) ----
+
+say = $(if $(V),,@echo "  $(1) $@";)
 
 $(BUILD)/penstock: $(BUILD)/server/main.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 
 $(BUILD)/libpenstock.a: $(LIBRARY)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,pack) ar rcs $@ $^
 
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
@@ -107,20 +109,20 @@ $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
 $(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
 $(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/server/page.o: server/page/index.html
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
-$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
+	$(call say,cc  ) $(CC) $(CFLAGS) -c -o $@ $<
+$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -w -c -o $@ $<
+	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
 .PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs fuzzers clean help
 .SECONDARY:

@@ -1,6 +1,8 @@
 #include "base/json.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -14,13 +16,14 @@ static int prescan(const char *text, size_t n, unsigned depth_max, error *err) {
         if (c == 0) return error_set(err, ERR_INVALID, "the JSON holds a NUL byte at offset %zu", i);
         if (in_string) {
             if ((unsigned char)c < 0x20)
-                return error_set(err, ERR_INVALID, "the JSON holds an unescaped control character in a string at offset %zu", i);
+                return error_set(err, ERR_INVALID, "the JSON holds an unescaped control character in a string at offset %zu",
+                                 i);
             if (c == '\\') {
                 if (n - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
-                    return error_set(err, ERR_INVALID, "the JSON holds \\u0000 at offset %zu; text with NUL is not accepted", i);
+                    return error_set(err, ERR_INVALID, "the JSON holds \\u0000 at offset %zu; text with NUL is not accepted",
+                                     i);
                 i++;
-            } else if (c == '"')
-                in_string = false;
+            } else if (c == '"') in_string = false;
         } else if (c == '"') {
             in_string = true;
         } else if (c == '{' || c == '[') {
@@ -31,6 +34,57 @@ static int prescan(const char *text, size_t n, unsigned depth_max, error *err) {
         }
     }
     return OK;
+}
+
+/* cJSON keeps a number as a double and forgets how it was written. What the double cannot say is noted in the item: a bit
+ * of its type (cJSON looks at the low eight and keeps the rest), and the digits of an integer beyond 2^53. */
+enum { WRITTEN_AS_REAL = 1 << 16, DIGITS_EXACT = 15 };
+
+static size_t number_size(const char *text, size_t n) {
+    size_t i = 0;
+    while (i < n && strchr("0123456789+-.eE", text[i]) && text[i]) i++;
+    return i;
+}
+
+static void note_number(cJSON *item, const char *number, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (strchr(".eE", number[i])) {
+            item->type |= WRITTEN_AS_REAL;
+            return;
+        }
+    if (n <= DIGITS_EXACT) return;
+    item->valuestring = cJSON_malloc(n + 1);
+    if (!item->valuestring) fatal("out of memory parsing JSON");
+    memcpy(item->valuestring, number, n);
+    item->valuestring[n] = 0;
+}
+
+/* Numbers stand in the text in the order of the tree. Returns where the text goes on. */
+static const char *note_numbers(cJSON *item, const char *at, const char *end) {
+    if (cJSON_IsNumber(item)) {
+        for (bool in_string = false; at < end && (in_string || (*at != '-' && (*at < '0' || *at > '9'))); at++) {
+            if (*at == '\\' && in_string) at++;
+            else if (*at == '"') in_string = !in_string;
+        }
+        size_t n = at < end ? number_size(at, (size_t)(end - at)) : 0;
+        note_number(item, at, n);
+        at += n;
+    }
+    for (cJSON *child = item->child; child; child = child->next) at = note_numbers(child, at, end);
+    return at;
+}
+
+bool json_whole_number(const cJSON *item, int64_t *out) {
+    if (!cJSON_IsNumber(item) || (item->type & WRITTEN_AS_REAL)) return false;
+    if (item->valuestring) {
+        errno = 0;
+        *out = strtoll(item->valuestring, NULL, 10);
+        return errno == 0;
+    }
+    double v = item->valuedouble;
+    if (!(fabs(v) <= 9007199254740992.0) || v != floor(v)) return false;
+    *out = (int64_t)v;
+    return true;
 }
 
 cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
@@ -51,6 +105,7 @@ cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
             cJSON_Delete(value);
             return NULL;
         }
+    note_numbers(value, text, text + n);
     return value;
 }
 
@@ -67,18 +122,14 @@ void json_quote(buf *out, const char *s, size_t n) {
         if (c == '"' || c == '\\') {
             buf_char(out, '\\'), buf_char(out, (char)c), i++;
         } else if (c < 0x20) {
-            if (escapes[c])
-                buf_char(out, '\\'), buf_char(out, escapes[c]);
-            else
-                buf_printf(out, "\\u%04x", c);
+            if (escapes[c]) buf_char(out, '\\'), buf_char(out, escapes[c]);
+            else buf_printf(out, "\\u%04x", c);
             i++;
         } else {
             uint32_t cp;
             int      len = utf8_decode(s + i, n - i, &cp);
-            if (len > 0)
-                buf_append(out, s + i, (size_t)len), i += (size_t)len;
-            else
-                buf_append(out, "\xEF\xBF\xBD", 3), i += (size_t)-len;
+            if (len > 0) buf_append(out, s + i, (size_t)len), i += (size_t)len;
+            else buf_append(out, "\xEF\xBF\xBD", 3), i += (size_t)-len;
         }
     }
     buf_char(out, '"');
@@ -111,7 +162,8 @@ int json_read_f64(const cJSON *object, const char *name, double min, double max,
     if (!item) return OK;
     if (!cJSON_IsNumber(item)) return error_set(err, ERR_INVALID, "'%s' must be a number", name);
     double v = item->valuedouble;
-    if (!(v >= min && v <= max)) return error_set(err, ERR_INVALID, "'%s' must be between %g and %g, not %g", name, min, max, v);
+    if (!(v >= min && v <= max))
+        return error_set(err, ERR_INVALID, "'%s' must be between %g and %g, not %g", name, min, max, v);
     *out = v;
     return OK;
 }
@@ -124,8 +176,8 @@ int json_read_i64(const cJSON *object, const char *name, int64_t min, int64_t ma
     if (!(fabs(v) <= 9007199254740992.0) || v != floor(v))
         return error_set(err, ERR_INVALID, "'%s' must be an integer, not %g", name, v);
     if ((int64_t)v < min || (int64_t)v > max)
-        return error_set(err, ERR_INVALID, "'%s' must be between %lld and %lld, not %lld", name, (long long)min, (long long)max,
-                         (long long)v);
+        return error_set(err, ERR_INVALID, "'%s' must be between %lld and %lld, not %lld", name, (long long)min,
+                         (long long)max, (long long)v);
     *out = (int64_t)v;
     return OK;
 }

@@ -29,3 +29,7 @@ int json_read_f64(const cJSON *object, const char *name, double min, double max,
 int json_read_u32(const cJSON *object, const char *name, uint32_t min, uint32_t max, uint32_t *out, error *err);
 int json_read_i64(const cJSON *object, const char *name, int64_t min, int64_t max, int64_t *out, error *err);
 int json_read_string(const cJSON *object, const char *name, const char **out, error *err); /* points into object */
+
+/* Whether a number is an integer as Python's json sees it: written without a fraction and an exponent (3.0 is not), and
+ * exact in 64 bits, also where a double would round it. Numbers that were not parsed by json_parse: whole, up to 2^53. */
+bool json_whole_number(const cJSON *item, int64_t *out);

@@ -127,6 +127,17 @@ void kvcache_publish(kvcache *kv, uint32_t list, const kv_content *of, uint32_t 
     while (l->shared_count < full) share_next(kv, list, of);
 }
 
+bool kvcache_shorten(kvcache *kv, uint32_t list) {
+    page_list *l = list_at(kv, list);
+    check(l->page_count == l->shared_count);
+    if (l->page_count == 0) return false;
+    uint32_t last = pages_of(kv, list)[l->page_count - 1];
+    if (kv->pool.holders[last] > 1) return false;
+    let_go(kv, last);
+    l->page_count--, l->shared_count--;
+    return true;
+}
+
 void kvcache_release(kvcache *kv, uint32_t list) {
     page_list *l = list_at(kv, list);
     while (l->page_count > 0) let_go(kv, pages_of(kv, list)[--l->page_count]);
@@ -151,7 +162,7 @@ uint32_t kvcache_shared_tokens(const kvcache *kv, uint32_t list) {
 bool kvcache_is_writable(const kvcache *kv, uint32_t list, uint32_t begin, uint32_t end) {
     const page_list *l = list_at(kv, list);
     if (begin >= end) return false;
-    uint32_t first = begin / kv->config.page_tokens, last = (end - 1) / kv->config.page_tokens;
+    uint32_t first = begin / kv->config.page_tokens, last = end - begin == 1 ? first : (end - 1) / kv->config.page_tokens;
     if (first < l->shared_count || last >= l->page_count) return false;
     for (uint32_t i = first; i <= last; i++)
         if (kv->pool.holders[pages_of(kv, list)[i]] != 1) return false;

@@ -47,6 +47,9 @@ uint32_t kvcache_match(kvcache *kv, uint32_t list, const kv_content *of, uint32_
 bool kvcache_grow(kvcache *kv, uint32_t list, uint32_t page_count);
 /* The first `token_count` tokens have crossed all operators: shares the pages they fill. */
 void kvcache_publish(kvcache *kv, uint32_t list, const kv_content *of, uint32_t token_count);
+/* Lets go of the last page of a list that has only shared ones, if nobody else holds it: true, it can be evicted now.
+ * false: no page of the list would help (whoever holds a page holds all before it). */
+bool kvcache_shorten(kvcache *kv, uint32_t list);
 void kvcache_release(kvcache *kv, uint32_t list);
 void kvcache_drop(kvcache *kv); /* forgets every page that nobody holds */
 

@@ -13,9 +13,9 @@
 typedef struct template template;
 
 typedef struct {
-    uint64_t steps_max;    /* evaluation steps in one rendering */
-    uint32_t depth_max;    /* nesting of expressions, calls and macros */
-    uint64_t output_max;   /* bytes of output, and of all strings made on the way */
+    uint64_t steps_max;  /* evaluation steps in one rendering */
+    uint32_t depth_max;  /* nesting of expressions, calls and macros */
+    uint64_t output_max; /* bytes of output, and of all strings made on the way */
 } template_limits;
 extern const template_limits template_limits_default;
 

@@ -30,8 +30,9 @@ enum {
 };
 /* Appends the ids of text[0..n). Invalid UTF-8 is read as U+FFFD. */
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned flags, token_ids *out, error *err);
-/* The same, where no special token may be read across or at any of the ascending byte offsets `guards` (each inside the
- * text of what would have been one): chat.c guards what users wrote. Ordinary tokens are not affected. */
+/* The same, where no special token may be read that begins at or before, and ends after, any of the ascending byte offsets
+ * `guards` (each inside the text of what would have been one): chat.c guards what users wrote. Ordinary tokens are not
+ * affected. */
 int tokenizer_encode_guarded(const tokenizer *t, const char *text, size_t n, unsigned flags, const size_t *guards,
                              size_t guard_count, token_ids *out, error *err);
 /* Length of the special token whose text begins at text[0..n) (the longest), or 0. */
@@ -45,8 +46,9 @@ int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool kee
 typedef struct {
     const tokenizer *t;
     bool             keep_special, at_start;
-    unsigned char    held[64]; /* bytes that may be the beginning of a longer sequence */
+    char             held[4]; /* bytes that may be the beginning of a longer sequence */
     uint8_t          held_count;
+    uint32_t         strip_left; /* leading characters that the decoder may still take away */
 } detokenizer;
 void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special);
 void detokenizer_feed(detokenizer *d, uint32_t id, buf *out);
@@ -54,7 +56,7 @@ void detokenizer_finish(detokenizer *d, buf *out); /* an unfinished sequence bec
 
 uint32_t tokenizer_vocab_size(const tokenizer *t); /* largest id + 1 */
 /* The raw bytes one token stands for (log-probabilities' `bytes`); appends; special tokens give their text. */
-void     tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out);
-bool     tokenizer_is_special(const tokenizer *t, uint32_t id);
-int64_t  tokenizer_id_of(const tokenizer *t, const char *token); /* exact token text; -1 if there is none */
-const char *tokenizer_kind(const tokenizer *t);                  /* "byte-level BPE", "SentencePiece BPE" */
+void        tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out);
+bool        tokenizer_is_special(const tokenizer *t, uint32_t id);
+int64_t     tokenizer_id_of(const tokenizer *t, const char *token); /* exact token text; -1 if there is none */
+const char *tokenizer_kind(const tokenizer *t);                     /* "byte-level BPE", "SentencePiece BPE" */

@@ -6,11 +6,14 @@
 
 /* ---- sorted lists of running sequences ---- */
 
-static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
-    if (l == &s->decoding) return s->sequences[a].arrival < s->sequences[b].arrival;
+bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
     waiting_entry x = entry_of(s, a), y = entry_of(s, b);
     x.rank = y.rank = 0; /* who came back is told apart only in the queue */
     return goes_before(&x, &y);
+}
+
+static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
+    return l == &s->decoding ? s->sequences[a].arrival < s->sequences[b].arrival : runs_before(s, a, b);
 }
 
 uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index) {

@@ -1,21 +1,23 @@
 /* scheduler/plan.c: one function composes the five axes into the next pass.
  *
  *     every decode gets its row            reclaim names who gives memory back where there is none to grow
- *     then the prompts that already run    slicing says how much of each piece, in order
- *     then the first in the queue          admission says yes or no; at the first no nobody else is asked (no bypass)
+ *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
+ *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
  *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
  *
  * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
- * loop is bounded by running_max (or its square, when memory is taken back). */
+ * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
 #include "base/error.h"
 #include "scheduler/state.h"
 
 /* ---- decodes ---- */
 
-static bool grow(scheduler *s, const sequence *q, uint32_t pages) {
+/* Room for the sequence's first `tokens` tokens. */
+static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    if (pages <= held) return true;
+    if (tokens <= (uint64_t)held * s->config.page_tokens) return true; /* nearly always */
+    uint32_t pages = pages_for(s, tokens);
     if (!kvcache_grow(s->kv, q->slot, pages)) return false;
     check(s->promised >= pages - held);
     s->promised -= pages - held;
@@ -30,11 +32,12 @@ static void view_running(const scheduler *s, const running_list *l, running_view
     }
 }
 
-static void take_memory_back(scheduler *s) {
-    if (s->candidate != NO_SEQUENCE) {
-        candidate_clear(s); /* what it holds can be evicted now */
-        return;
-    }
+/* The first in the queue gives up a page that it found in the cache and nobody else holds. */
+static bool take_from_queue(scheduler *s) {
+    return s->candidate != NO_SEQUENCE && kvcache_shorten(s->kv, s->sequences[s->candidate].slot);
+}
+
+static void send_somebody_back(scheduler *s) {
     uint32_t count = running_count(s), decodes = s->decoding.count;
     check(count >= 2); /* one alone always fits: submit refused what does not */
     view_running(s, &s->decoding, s->views);
@@ -44,13 +47,16 @@ static void take_memory_back(scheduler *s) {
     life_send_back(s, victim < decodes ? s->decoding.sequences[victim] : s->prefilling.sequences[victim - decodes]);
 }
 
-/* Room for the row that each decode computes now. A victim may be one that already has its room, so it starts again. */
+/* Room for the row that each decode computes now. Who is sent back may be one that had its room, so it starts again. */
 static void grow_decodes(scheduler *s) {
-    for (uint32_t i = 0; i < s->decoding.count; i++) {
+    for (uint32_t i = 0; i < s->decoding.count;) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
-        if (grow(s, q, pages_for(s, q->known))) continue;
-        take_memory_back(s);
-        i = UINT32_MAX; /* from 0 */
+        if (grow(s, q, q->known)) {
+            i++;
+        } else if (!take_from_queue(s)) {
+            send_somebody_back(s);
+            i = 0;
+        }
     }
 }
 
@@ -209,12 +215,6 @@ static bool add_prefill(scheduler *s, uint32_t index) {
     return start(s, &c);
 }
 
-static bool add_running_prefills(scheduler *s) {
-    for (uint32_t i = 0; i < s->prefilling.count; i++)
-        if (!add_prefill(s, s->prefilling.sequences[i])) return false;
-    return true;
-}
-
 /* ---- admission ---- */
 
 static bool admit(scheduler *s, uint32_t index) {
@@ -225,23 +225,39 @@ static bool admit(scheduler *s, uint32_t index) {
     /* the newest token must be computed: its logits draw the next one */
     uint32_t cached = kvcache_match(s->kv, q->slot, &content, q->known - 1);
     if (!next_cut(s, &(prefill_piece){q->known - cached, 0, s->config.op_count}, &cut)) return false;
-    uint32_t held = cached / s->config.page_tokens, pages = pages_for(s, q->known + 1);
-    if (pages > q->pages_ever) pages = q->pages_ever;
-    admission_view v = {.needs_now = pages - held,
+    uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
+    if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
+    admission_view v = {.needs_now = pages_for(s, tokens) - held,
                         .needs_ever = q->pages_ever - held,
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
     if (v.needs_now > v.available || !s->admission->admits(&v)) return false;
     life_admit(s, index, cached);
-    check(grow(s, q, pages));
+    check(grow(s, q, tokens));
     return true;
 }
 
-static void admit_waiting(scheduler *s) {
-    while (s->waiting.count > 0 && running_count(s) < s->config.running_max && rows_left(s) > 0) {
-        uint32_t first = waiting_first(&s->waiting)->sequence;
-        if (!admit(s, first) || !add_prefill(s, first)) return;
+/* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
+static uint32_t newcomer(const scheduler *s, uint32_t next) {
+    const waiting_entry *first = waiting_first(&s->waiting);
+    if (!first || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
+    if (next < s->prefilling.count && !runs_before(s, first->sequence, s->prefilling.sequences[next])) return NO_SEQUENCE;
+    return first->sequence;
+}
+
+/* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
+ * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. */
+static void add_prefills(scheduler *s) {
+    bool open = true;
+    for (uint32_t i = 0;; i++) {
+        uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
+        if (index != NO_SEQUENCE && !admit(s, index)) {
+            open = false;
+            index = NO_SEQUENCE;
+        }
+        if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
+        if (index == NO_SEQUENCE || !add_prefill(s, index)) return;
     }
 }
 
@@ -257,7 +273,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
 
     grow_decodes(s);
     add_decodes(s);
-    if (add_running_prefills(s)) admit_waiting(s);
+    add_prefills(s);
     p->stoppable = make_stoppable(s);
 
     check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting.count == 0)); /* somebody can always go on */

@@ -9,14 +9,13 @@
 
 /* ---- policies by number ---- */
 
-static const order_api *const     orders[] = {[ORDER_FCFS] = &order_fcfs};
-static const admission_api *const admissions[] = {
+static const order_api *const     orders[ORDER_COUNT] = {[ORDER_FCFS] = &order_fcfs};
+static const admission_api *const admissions[ADMISSION_COUNT] = {
     [ADMISSION_GREEDY] = &admission_greedy, [ADMISSION_CONSERVATIVE] = &admission_conservative};
-static const slicing_api *const slicings[] = {
+static const slicing_api *const slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = &slicing_chunked, [SLICING_WHOLE] = &slicing_whole, [SLICING_LAYERED] = &slicing_layered};
-static const reclaim_api *const   reclaims[] = {[RECLAIM_RECOMPUTE] = &reclaim_recompute};
-static const retention_api *const retentions[] = {[RETENTION_LRU] = &retention_lru};
-#define COUNT(table) (sizeof(table) / sizeof *(table))
+static const reclaim_api *const   reclaims[RECLAIM_COUNT] = {[RECLAIM_RECOMPUTE] = &reclaim_recompute};
+static const retention_api *const retentions[RETENTION_COUNT] = {[RETENTION_LRU] = &retention_lru};
 
 /* ---- limits ---- */
 
@@ -35,7 +34,7 @@ static const struct {
 };
 
 static int check_limits(const scheduler_config *c, error *err) {
-    for (size_t i = 0; i < COUNT(limits); i++) {
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         uint32_t value;
         memcpy(&value, (const char *)c + limits[i].offset, sizeof value);
         if (value < limits[i].min || value > limits[i].max)
@@ -67,13 +66,13 @@ static int check_policies(const scheduler_config *c, error *err) {
         const char *axis;
         size_t      value, count;
     } axes[] = {
-        {"order", c->order, COUNT(orders)},
-        {"admission", c->admission, COUNT(admissions)},
-        {"slicing", c->slicing, COUNT(slicings)},
-        {"reclaim", c->reclaim, COUNT(reclaims)},
-        {"retention", c->retention, COUNT(retentions)},
+        {"order", c->order, ORDER_COUNT},
+        {"admission", c->admission, ADMISSION_COUNT},
+        {"slicing", c->slicing, SLICING_COUNT},
+        {"reclaim", c->reclaim, RECLAIM_COUNT},
+        {"retention", c->retention, RETENTION_COUNT},
     };
-    for (size_t i = 0; i < COUNT(axes); i++)
+    for (size_t i = 0; i < sizeof axes / sizeof *axes; i++)
         if (axes[i].value >= axes[i].count)
             return error_set(err, ERR_UNSUPPORTED, "scheduler: there is no %s policy number %zu", axes[i].axis,
                              axes[i].value);
@@ -133,7 +132,8 @@ int scheduler_new(scheduler **out, const scheduler_config *c, error *err) {
     if (status == OK) status = check_policies(c, err);
     if (status != OK) return status;
     size_t bytes = scheduler_memory_bytes(c);
-    char  *memory = bytes == SIZE_MAX ? NULL : calloc(1, bytes);
+    check(bytes > 0);
+    char *memory = bytes == SIZE_MAX ? NULL : calloc(1, bytes);
     if (!memory) return error_set(err, ERR_MEMORY, "scheduler: no memory for its %zu bytes; lower its limits", bytes);
 
     carver     m = {.memory = memory + CARVE_ALIGN - (uintptr_t)memory % CARVE_ALIGN};

@@ -17,24 +17,26 @@
 typedef struct scheduler scheduler;
 
 /* The five axes. A value that is not in this list is refused by scheduler_new with a sentence. */
-typedef enum { ORDER_FCFS } order_policy;
-typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE } admission_policy;
-typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED } slicing_policy;
-typedef enum { RECLAIM_RECOMPUTE } reclaim_policy;
-typedef enum { RETENTION_LRU } retention_policy;
+typedef enum { ORDER_FCFS, ORDER_COUNT } order_policy;
+typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_COUNT } admission_policy;
+typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_COUNT } slicing_policy;
+typedef enum { RECLAIM_RECOMPUTE, RECLAIM_COUNT } reclaim_policy;
+typedef enum { RETENTION_LRU, RETENTION_COUNT } retention_policy;
 
 typedef struct {
     /* bounds */
-    uint32_t        running_max;        /* sequences that hold pages at once */
-    uint32_t        waiting_max;        /* accepted and not yet running */
-    uint32_t        waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
-    uint32_t        context_max;        /* prompt + output of one sequence */
-    uint32_t        batch_tokens_max;   /* rows of one pass */
-    uint32_t        chunk_tokens;       /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
-    uint32_t        page_count, page_tokens;
-    uint32_t        frame_count, frame_tokens; /* suspended slices, and the most rows of one */
-    uint32_t        op_count;                  /* operators of the program; slices cover [0, op_count) in the end */
-    const uint32_t *op_cuts; /* SLICING_LAYERED: rising operators in (0, op_count) where a planned slice may end; copied */
+    uint32_t running_max;        /* sequences that hold pages at once */
+    uint32_t waiting_max;        /* accepted and not yet running */
+    uint32_t waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
+    uint32_t context_max;        /* prompt + output of one sequence */
+    uint32_t batch_tokens_max;   /* rows of one pass; > running_max, so that decodes never take them all */
+    uint32_t chunk_tokens;       /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
+    uint32_t page_count, page_tokens;
+    /* Suspended passes, and the rows of one; 0, 0: nothing is ever suspended. A pass with a slice wider than frame_tokens
+     * cannot be stopped, so batch_tokens_max is its natural size. */
+    uint32_t        frame_count, frame_tokens;
+    uint32_t        op_count; /* operators of the program; slices cover [0, op_count) in the end */
+    const uint32_t *op_cuts;  /* SLICING_LAYERED: rising operators in (0, op_count) where a planned slice may end; copied */
     uint32_t        op_cut_count;
     /* policies */
     order_policy     order;
@@ -74,15 +76,15 @@ typedef struct {
 } frame_place;
 
 typedef struct {
-    uint64_t    id;
-    uint32_t    slot;                   /* of a running sequence, < running_max; stable while it runs */
-    uint32_t    token_begin, token_end; /* positions in the sequence (prompt and generated) */
-    uint32_t    op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in; op_end is op_count or at most where
-                                           the last layer ends (a stop, too: logits are not kept) */
-    frame_place frame_in;               /* none where op_begin is 0 */
-    frame_place frame_out;              /* for the rows if the slice ends before op_count, as planned or by a stop; the same
-                                           place as frame_in where there is one */
-    bool samples;                       /* the last row reaches the end and is the sequence's newest token: draw the next */
+    uint64_t id;
+    uint32_t slot;                   /* of a running sequence, < running_max; stable while it runs */
+    uint32_t token_begin, token_end; /* positions in the sequence (prompt and generated) */
+    uint32_t op_begin, op_end;       /* operators; op_begin > 0 continues from frame_in; op_end is op_count or at most where
+                                        the last layer ends (a stop, too: logits are not kept) */
+    frame_place frame_in;            /* none where op_begin is 0 */
+    frame_place frame_out;           /* for the rows if the slice ends before op_count, as planned or by a stop; the same
+                                        place as frame_in where there is one */
+    bool samples;                    /* the last row reaches the end and is the sequence's newest token: draw the next */
 } slice;
 
 typedef struct {

@@ -10,7 +10,7 @@
  * Invariants (check.c): every record is in exactly one of the four; the two running lists hold each running sequence once,
  * in order of going first (prefilling) and of arrival (decoding); slots are taken by running sequences and by at most one
  * waiting one, the *candidate*: the first in the queue, which keeps the cached pages it found while it waits for memory,
- * so that they are looked up once and not evicted meanwhile. Running work that must grow takes them away first. */
+ * so that they are looked up once and not evicted meanwhile. Running work that must grow takes them first, from the last. */
 #pragma once
 #include "kvcache/kvcache.h"
 #include "scheduler/id_map.h"
@@ -108,4 +108,5 @@ void life_end(scheduler *s, uint32_t index);                           /* any ->
 
 void     candidate_set(scheduler *s, uint32_t index); /* gives it a slot; the one before loses its own */
 void     candidate_clear(scheduler *s);
+bool     runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by the order's key, then by arrival */
 uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index); /* where it is or would go */

@@ -6,11 +6,12 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "server/commands.h"
+#include "server/docs.h"
 #include "server/settings.h"
 
 typedef struct {
-    const char *config;
-    bool        check, dump_config, markdown, help;
+    const char *config, *print_docs;
+    bool        check, dump_config, help;
 } serve_flags;
 
 static const option_row flag_rows[] = {
@@ -20,8 +21,8 @@ static const option_row flag_rows[] = {
      "check the settings and whether the model fits into memory, and stop", false},
     {NULL, "dump-config", OPTION_BOOL, offsetof(serve_flags, dump_config), 0, 0, NULL, NULL, NULL,
      "print every setting with where its value came from, and stop", false},
-    {NULL, "print-docs", OPTION_BOOL, offsetof(serve_flags, markdown), 0, 0, NULL, NULL, NULL,
-     "print docs/configuration.md, and stop", false},
+    {NULL, "print-docs", OPTION_CHOICE, offsetof(serve_flags, print_docs), 0, 0, NULL, DOCS_PAGES, NULL,
+     "print a page of docs/, and stop", false},
     {NULL, "help", OPTION_BOOL, offsetof(serve_flags, help), 0, 0, NULL, NULL, NULL, "print this, and stop", false},
 };
 
@@ -36,74 +37,96 @@ static int read_settings(options *o, serve_flags *flags, int argc, char **argv, 
 
 /* ---- progress while the model is loaded: one line on a terminal, else a log line at each quarter ---- */
 
+enum { SLOW_ENOUGH_BYTES = 64 << 20 }; /* less is loaded before anyone has read the line */
+
 typedef struct {
-    bool     terminal;
+    bool     terminal, in_line;
     unsigned shown_percent;
 } progress_display;
 
 static void show_progress(void *context, const char *what, uint64_t done_bytes, uint64_t total_bytes) {
     progress_display *p = context;
-    unsigned          percent = total_bytes ? (unsigned)((double)done_bytes / (double)total_bytes * 100) : 100;
-    unsigned          step = p->terminal ? 1 : 25;
+    if (total_bytes < SLOW_ENOUGH_BYTES) return;
+    unsigned percent = (unsigned)((double)done_bytes / (double)total_bytes * 100.5);
+    unsigned step = p->terminal ? 1 : 25;
     if (percent > 100) percent = 100;
     if (percent / step == p->shown_percent / step) return;
     p->shown_percent = percent;
-    if (p->terminal)
-        fprintf(stderr, "\r%s: %3u %% of %.0f MiB%s", what, percent, (double)total_bytes / 0x1p20,
-                percent == 100 ? "\n" : "");
-    else log_info("serve", "%s: %u %% of %.0f MiB", what, percent, (double)total_bytes / 0x1p20);
+    if (p->terminal) {
+        p->in_line = percent < 100;
+        fprintf(stderr, "\r%s: %3u %% of %.0f MiB%s", what, percent, (double)total_bytes / 0x1p20, p->in_line ? "" : "\n");
+    } else {
+        log_info("serve", "%s: %u %% of %.0f MiB", what, percent, (double)total_bytes / 0x1p20);
+    }
+}
+
+/* A line to paste into a shell, where ' ends a quotation. */
+static void append_for_shell(const char *text, buf *out) {
+    for (; *text; text++)
+        if (*text == '\'') buf_str(out, "'\\''");
+        else buf_char(out, *text);
 }
 
 static void say_ready(void *context, const char *url, const char *model_name) {
-    (void)context;
-    buf name;
-    buf_init(&name, 4096);
+    const settings *s = context;
+    bool            has_text = strncmp(s->engine.model, "random:", 7) != 0; /* else token ids are all it knows */
+    buf             name, quoted;
+    buf_init(&name, 8192), buf_init(&quoted, 8192);
     json_quote(&name, model_name, strlen(model_name));
-    printf("Penstock serves %s at %s\n"
-           "Try:\n"
-           "  curl -s %s/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-           "    -d '{\"model\": %s, \"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]}'\n",
-           name.data, url, url, name.data);
+    append_for_shell(name.data, &quoted);
+    printf("Penstock serves %s at %s\nTry:\n  curl -s %s%s -H 'Content-Type: application/json' -d '{\"model\": %s, %s}'\n",
+           name.data, url, url, has_text ? "/v1/chat/completions" : "/v1/completions", quoted.data,
+           has_text ? "\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]"
+                    : "\"prompt\": [1, 2, 3], \"max_tokens\": 8");
     fflush(stdout);
-    buf_free(&name);
+    buf_free(&name), buf_free(&quoted);
 }
 
 static int serve(settings *s, error *err) {
     progress_display progress = {.terminal = isatty(STDERR_FILENO)};
     s->engine.device_settings.progress = show_progress;
     s->engine.device_settings.progress_context = &progress;
-    s->server.ready = say_ready;
-    return error_set(err, ERR_UNSUPPORTED, "the HTTP server is not part of this build yet");
+    s->server.ready = say_ready, s->server.ready_context = s;
+    int code = server_run(&s->server, &s->engine, err);
+    if (progress.in_line) fputc('\n', stderr);
+    return code;
 }
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 1 << 20);
-    buf_str(&text,
+static void write_help(const options *o, buf *out) {
+    buf_str(out,
             "Usage: penstock serve --model DIR [options]\n\n"
             "Answers the OpenAI API over HTTP until SIGTERM, then lets running requests finish. Settings are flags, or\n"
             "lines `name = value` under a [section] in the file given with --config; docs/configuration.md lists them.\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
+    options_help(o, out, NULL, 0);
 }
 
-static void print_text(void (*write)(const options *, buf *), const options *o) {
+static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf text;
     buf_init(&text, 1 << 20);
     write(o, &text);
     fputs(text.data, stdout);
     buf_free(&text);
+    return 0;
 }
-static void write_page(const options *o, buf *out) {
+static void write_configuration(const options *o, buf *out) {
     (void)o;
-    settings_page(out);
+    docs_configuration(out);
+}
+static void write_api(const options *o, buf *out) {
+    (void)o;
+    docs_api(out);
 }
 
-/* --check: the settings as such, and the memory plan of the model they name. */
+/* --check: the settings as such, and whether the model they name can be read and fits into memory. */
 static int check_settings(settings *s, error *err) {
-    int code = settings_finish(s, err);
-    if (code == OK) puts("the settings are valid");
+    checkpoint *model;
+    memory_plan memory;
+    int         code = settings_finish(s, err);
+    if (code == OK) code = checkpoint_open(&model, s->engine.model, err);
+    if (code != OK) return code;
+    code = engine_plan(&s->engine, model, &memory, err);
+    checkpoint_close(model);
+    if (code == OK) puts("the settings are valid and the model fits");
     return code;
 }
 
@@ -111,9 +134,9 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     error err;
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
-    if (flags->help) return print_help(o), 0;
-    if (flags->markdown) return print_text(write_page, o), 0;
-    if (flags->dump_config) return print_text(options_dump, o), 0;
+    if (flags->help) return print_text(write_help, o);
+    if (flags->print_docs) return print_text(strcmp(flags->print_docs, "api") == 0 ? write_api : write_configuration, o);
+    if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);
     code = settings_finish(s, &err);

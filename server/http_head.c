@@ -66,11 +66,12 @@ static int line_status(http_conn *c, const char *line, size_t n, const char **re
     return (*reason = header_line_fault(line, n)) ? 400 : 0;
 }
 
-static int too_long(http_conn *c, const char **reason) {
+/* `bytes` of head without the end of the current line. */
+static int too_long(http_conn *c, size_t bytes, const char **reason) {
     const server_config *limit = c->server->config;
-    if (c->line_begin == 0 && c->head.size > limit->request_line_max_bytes)
+    if (c->line_begin == 0 && bytes > limit->request_line_max_bytes)
         return *reason = "the request line is longer than is accepted", 414;
-    if (c->head.size > limit->request_line_max_bytes + limit->headers_max_bytes)
+    if (bytes > limit->request_line_max_bytes + limit->headers_max_bytes)
         return *reason = "the headers are longer than is accepted", 431;
     return 0;
 }
@@ -80,19 +81,19 @@ int http_head_scan(http_conn *c, size_t *end, const char **reason) {
     *end = 0;
     while ((newline = memchr(head + c->scanned, '\n', c->head.size - c->scanned))) {
         size_t at = (size_t)(newline - head), n = at - c->line_begin;
+        int    status = too_long(c, at, reason);
+        if (status) return status;
         if (n == 0 || head[at - 1] != '\r') return *reason = "a line of the head does not end in CRLF", 400;
         c->scanned = (uint32_t)at + 1;
-        if (c->line_begin == 0 && at > c->server->config->request_line_max_bytes) return too_long(c, reason);
         if (n == 1) {
             if (c->line_begin == 0) return *reason = "the request is empty", 400;
             return *end = at + 1, 0;
         }
-        int status = line_status(c, head + c->line_begin, n - 1, reason);
-        if (status) return status;
+        if ((status = line_status(c, head + c->line_begin, n - 1, reason))) return status;
         c->line_begin = c->scanned;
     }
     c->scanned = (uint32_t)c->head.size;
-    return too_long(c, reason);
+    return too_long(c, c->head.size, reason);
 }
 
 /* ---- llhttp's callbacks; spans never arrive in parts because the whole head is parsed at once ---- */

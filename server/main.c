@@ -7,7 +7,11 @@
 
 static const command commands[] = {
     {"serve", cmd_serve, "answer the OpenAI API over HTTP"},
+    {"generate", cmd_generate, "answer one prompt on the terminal, and say how fast"},
+    {"plan", cmd_plan, "say where the memory would go and whether it fits"},
+    {"render", cmd_render, "apply a chat template to contexts, one JSON object a line"},
     {"inspect", cmd_inspect, "say what a checkpoint is: sizes, tensors, bytes"},
+    {"tokenize", cmd_tokenize, "turn text into token ids, and back"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

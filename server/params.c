@@ -99,7 +99,7 @@ static int read_bias(request_params *p, const cJSON *value, const param_row *row
 
 static int read_seed(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     if (whole(value, row->min, row->max, row->name, f) < 0) return -1;
-    p->seed = (int64_t)value->valuedouble;
+    p->seed = value->valuedouble < 0x1p63 ? (int64_t)value->valuedouble : INT64_MAX;
     p->has_seed = true;
     return 0;
 }
@@ -334,7 +334,7 @@ const param_row param_rows[] = {
      "return the ids of prompt and answer"},
     {"return_token_strs", ENCODE, 0, PARAM_BOOL, 0, 1, 0, AT(token_strings), NULL, "return each token's text as well"},
     {"safety_identifier", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"seed", GENERATE, 0, PARAM_OTHER, -0x1p63, 0x1.fffffffffffffp62, 0, 0, read_seed,
+    {"seed", GENERATE, 0, PARAM_OTHER, -0x1p63, 0x1p63, 0, 0, read_seed,
      "the same seed gives the same answer, whoever else is served"},
     {"service_tier", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_service_tier, "auto, default, flex, scale or priority"},
     {"session_id", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(session), NULL, "stands for the conversation"},

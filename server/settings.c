@@ -8,7 +8,7 @@
 /* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole"
+#define SLICINGS "chunked|whole|layered"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
 #define LOG_LEVELS "error|warn|info|debug"
@@ -116,9 +116,6 @@ int settings_finish(settings *s, error *err) {
     if (!s->engine.model)
         return error_set(err, ERR_USAGE,
                          "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
-    if (s->engine.scheduler_settings.page_tokens & (s->engine.scheduler_settings.page_tokens - 1))
-        return error_set(err, ERR_USAGE, "page-tokens must be a power of two, not %u",
-                         s->engine.scheduler_settings.page_tokens);
     scheduler_config *c = &s->engine.scheduler_settings;
     c->order = (order_policy)option_choice_index(ORDERS, s->order);
     c->admission = (admission_policy)option_choice_index(ADMISSIONS, s->admission);
@@ -131,19 +128,4 @@ int settings_finish(settings *s, error *err) {
 
 void settings_apply_log(const settings *s) {
     log_configure((log_level)option_choice_index(LOG_LEVELS, s->log_level), strcmp(s->log_format, "json") == 0);
-}
-
-void settings_page(buf *out) {
-    settings s = {0};
-    options *o = options_new(settings_rows, settings_row_count, &s);
-    buf_str(out,
-            "# Configuration\n\n"
-            "Printed by `make docs` from the table in `server/settings.c`; edit that, not this.\n\n"
-            "Each setting is a flag, `--port 8080`, and a line in a file, `port = 8080` under its `[section]`, read with\n"
-            "`penstock serve --config FILE`. A flag wins over the file, the file over the default. Yes-or-no settings are\n"
-            "also written `--name` and `--no-name`. Sizes take K, M, G, T (powers of 1024); times take us, ms, s, min, h.\n"
-            "`--check` reads everything and stops; `--dump-config` prints each value with where it came from, as a file\n"
-            "that can be read back.\n");
-    options_markdown(o, out);
-    options_free(o);
 }

@@ -1,7 +1,7 @@
 /* server/settings.h: everything a person can set, in one table.
  *
- * `penstock serve` reads all of it; `plan` and `generate` use the same rows for the model and the engine. docs/
- * configuration.md is printed from this table (`make docs`), and a test fails when it is stale. */
+ * `penstock serve` reads all of it; `plan` and `generate` use the same rows for the model and the engine.
+ * docs/configuration.md is printed from them (docs.h). */
 #pragma once
 #include "base/options.h"
 #include "engine/engine.h"
@@ -24,6 +24,3 @@ int settings_finish(settings *s, error *err);
 
 /* Applies log-level and log-format (base/log.h). */
 void settings_apply_log(const settings *s);
-
-/* docs/configuration.md. */
-void settings_page(buf *out);

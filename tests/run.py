@@ -47,7 +47,7 @@ def read_cmocka(name, output, status):
             if mark[1] == "FAILED":
                 tally.failed.append(f"{name}: {mark[2]}")
             else:
-                tally.skipped.append((f"{name}: {mark[2]}", said))
+                tally.skipped.append((f"{name}: {mark[2]}", said or "what it needs is not here (its source says what)"))
     if status != 0 and not tally.failed:
         tally.failed.append(f"{name}: ended with status {status}")
     if status == 0 and not tally.passed and not tally.skipped:
@@ -154,8 +154,9 @@ def main():
         total.add(tally)
     if options.python is not None:
         total.add(run_pytest(options.build, options.python))
-    for name, reason in total.skipped:
-        print(f"skipped: {name}: {reason}")
+    for reason in dict.fromkeys(reason for _, reason in total.skipped):
+        print(f"skipped, because {reason}:")
+        print("".join(f"    {name}\n" for name, why in total.skipped if why == reason), end="")
     for name in total.failed:
         print(f"failed:  {name}")
     print(f"penstock: {total.passed} passed, {len(total.failed)} failed, {len(total.skipped)} skipped")

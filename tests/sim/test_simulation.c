@@ -34,18 +34,23 @@ typedef struct {
     uint32_t    limit_percent;  /* of the prompts: as long as the limits allow */
     uint32_t    slow_percent;   /* of the passes: a hundred times longer */
     uint32_t    check_every;    /* scheduler_check after one event in so many */
+    bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
 } scenario;
 
+/* clang-format off */
 static const scenario scenarios[] = {
-    {"a_mixed_load_keeps_every_invariant", 8, 40000, 20, 80, 10, 30, 300, 3, 30, 12, 2, 1, 16},
-    {"every_invariant_holds_after_each_event", 14, 25000, 4, 40, 6, 12, 300, 8, 40, 15, 8, 2, 1},
-    {"a_pool_of_three_pages_serves_everyone", 6, 30000, 3, 3, 4, 8, 500, 5, 40, 15, 10, 1, 4},
-    {"a_storm_of_cancellations_leaves_nothing_behind", 8, 30000, 10, 60, 8, 40, 80, 55, 30, 10, 5, 5, 8},
-    {"prompts_at_the_limit_finish_in_turn", 6, 30000, 6, 30, 8, 16, 400, 2, 20, 10, 80, 1, 8},
-    {"stops_at_any_operator_lose_nothing", 8, 30000, 15, 60, 4, 16, 600, 4, 60, 40, 10, 1, 4},
-    {"slow_passes_fill_the_queue_and_drain_it", 6, 30000, 20, 60, 8, 20, 300, 5, 20, 10, 5, 5, 16},
-    {"a_full_house_of_decodes_goes_on", 4, 40000, 60, 120, 24, 40, 200, 2, 20, 4, 1, 1, 64},
+    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check steep */
+    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false},
+    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false},
+    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false},
+    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false},
+    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false},
+    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false},
+    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, true},
+    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false},
+    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false},
 };
+/* clang-format on */
 
 /* ---- the world ---- */
 
@@ -103,14 +108,19 @@ static void draw_config(world *w) {
                             .prefix_cache = !percent(w, 15),
                             .seed = rng_next(&w->random)};
     c->context_max = least(TOKENS_MAX, between(w, 2, c->page_count * c->page_tokens + 8));
-    c->batch_tokens_max = c->running_max + between(w, 1, 40);
+    c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
     c->chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
     c->frame_count = below(w, 5);
     if (c->slicing == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
-    c->frame_tokens = c->frame_count ? between(w, 1, c->batch_tokens_max + 3) : 0;
+    c->frame_tokens = c->frame_count ? between(w, 1, percent(w, 30) ? 5 : c->batch_tokens_max + 3) : 0;
+    if (d->steep) {
+        c->slicing = SLICING_LAYERED, c->admission = ADMISSION_GREEDY;
+        c->op_count = 7, c->frame_count = 8, c->frame_tokens = between(w, 1, 6);
+        c->batch_tokens_max = c->running_max + between(w, 1, 12);
+    }
     for (uint32_t op = 1; op < c->op_count; op++)
-        if (percent(w, 50)) w->op_cuts[c->op_cut_count++] = op;
+        if (d->steep || percent(w, 50)) w->op_cuts[c->op_cut_count++] = op;
     c->op_cuts = w->op_cuts;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/rng.h"
 #include "engine/engine.h"
+#include "tests/unit/tiny_models.h"
 
 enum { EVENTS_MAX = 4096 };
 
@@ -422,6 +423,74 @@ static void a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes(v
     engine_close(e);
 }
 
+/* ---- on the cpu device ---- */
+
+static engine_config cpu_config(void) {
+    engine_config c = {.model = writer_dir, .device = "cpu", .kv_cache_bytes = 1 << 20, .device_settings = {.threads = 2}};
+    c.scheduler_settings.running_max = 4;
+    c.scheduler_settings.waiting_max = 64;
+    c.scheduler_settings.batch_tokens_max = 48;
+    c.scheduler_settings.chunk_tokens = 16;
+    c.scheduler_settings.prefix_cache = true;
+    c.context_max = 256;
+    return c;
+}
+
+static engine_request ask_model(uint64_t id, uint32_t prompt_tokens, uint32_t output_tokens) {
+    engine_request r = ask(id, prompt_tokens, output_tokens);
+    for (uint32_t i = 0; i < prompt_tokens; i++) r.tokens[i] = (uint32_t)((i * 31 + id % 3) % 97); /* some begin alike */
+    r.ignore_eos = true;
+    r.params.temperature = id % 2 ? 1 : 0;
+    return r;
+}
+
+static void a_real_model_answers_alike_alone_together_and_from_the_cache(void **state) {
+    (void)state;
+    enum { COUNT = 12 };
+    static heard alone[COUNT], together[COUNT];
+    checkpoint_close(tiny_open(0, DTYPE_BF16, 5));
+    engine_config c = cpu_config();
+    memset(alone, 0, sizeof alone);
+    memset(together, 0, sizeof together);
+    c.scheduler_settings.prefix_cache = false;
+    engine *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        submit(e, ask_model(i, 30 + 7 * i, 20));
+        listen(e, alone, i + 1);
+    }
+    engine_close(e);
+    c.scheduler_settings.prefix_cache = true;
+    e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask_model(i, 30 + 7 * i, 20));
+    listen(e, together, COUNT);
+    uint32_t cached = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_memory_equal(alone[i].tokens, together[i].tokens, sizeof alone[i].tokens);
+        cached += together[i].last.ledger.cached_tokens;
+    }
+    assert_true(cached > 0);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+static void the_last_logits_are_those_the_last_token_was_drawn_from(void **state) {
+    (void)state;
+    checkpoint_close(tiny_open(0, DTYPE_F32, 5));
+    const engine_config c = cpu_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[2] = {0};
+    float               logits[2][97];
+    submit(e, ask_model(0, 40, 5));
+    listen(e, h, 1);
+    assert_int_equal(engine_last_logits(e, logits[0]), OK);
+    for (int i = 0; i < 97; i++) assert_true(logits[0][i] <= logits[0][h[0].tokens[4]]); /* greedy */
+    submit(e, ask_model(1, 100, 2));
+    listen(e, h, 2);
+    assert_int_equal(engine_last_logits(e, logits[1]), OK);
+    assert_memory_not_equal(logits[0], logits[1], sizeof logits[0]);
+    engine_close(e);
+}
+
 /* ---- many threads ---- */
 
 typedef struct {
@@ -488,7 +557,9 @@ int main(void) {
         cmocka_unit_test(the_snapshot_counts_passes_tokens_and_time),
         cmocka_unit_test(a_context_that_does_not_fit_is_refused_with_the_flag_to_change),
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
+        cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
+        cmocka_unit_test(the_last_logits_are_those_the_last_token_was_drawn_from),
         cmocka_unit_test(every_request_of_a_storm_ends_exactly_once),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, writer_setup, writer_teardown);
 }

@@ -144,6 +144,24 @@ static void content_that_two_lists_computed_is_kept_once(void **state) {
     free(f.memory);
 }
 
+static void a_list_is_shortened_only_where_that_frees_a_page(void **state) {
+    (void)state;
+    fixture f = open_cache(10, true);
+    compute(&f, 0, &counting, 16);
+    kvcache_match(f.kv, 1, &counting, 16);
+    kvcache_match(f.kv, 2, &counting, 8);
+    assert_false(kvcache_shorten(f.kv, 1)); /* list 0 holds it too */
+    kvcache_release(f.kv, 0);
+    assert_true(kvcache_shorten(f.kv, 1));
+    assert_true(kvcache_shorten(f.kv, 1));
+    assert_false(kvcache_shorten(f.kv, 1)); /* the rest is list 2's as well */
+    kvcache_check(f.kv);
+    assert_int_equal(kvcache_count(f.kv).kept, 2);
+    assert_int_equal(kvcache_match(f.kv, 1, &counting, 16), 16); /* not evicted yet: found again */
+    assert_false(kvcache_shorten(f.kv, 3));
+    free(f.memory);
+}
+
 static void only_pages_of_one_list_that_were_not_published_may_be_written(void **state) {
     (void)state;
     fixture f = open_cache(10, true);
@@ -189,6 +207,7 @@ int main(void) {
         cmocka_unit_test(released_pages_stay_findable_until_the_room_is_needed),
         cmocka_unit_test(the_chain_let_go_longest_ago_is_evicted_first_from_its_tail),
         cmocka_unit_test(content_that_two_lists_computed_is_kept_once),
+        cmocka_unit_test(a_list_is_shortened_only_where_that_frees_a_page),
         cmocka_unit_test(only_pages_of_one_list_that_were_not_published_may_be_written),
         cmocka_unit_test(without_sharing_nothing_is_kept),
         cmocka_unit_test(dropping_forgets_what_nobody_holds),

@@ -113,7 +113,7 @@ static void a_full_index_survives_random_additions_and_removals(void **state) {
     fixture f;
     open_index(&f, 3);
     rng      r = {.seed = 5};
-    uint32_t parent[PAGES], tokens[PAGES][PAGE_TOKENS], children[PAGES] = {0};
+    uint32_t parent[PAGES] = {0}, tokens[PAGES][PAGE_TOKENS] = {0}, children[PAGES] = {0};
     bool     there[PAGES] = {false};
     for (uint32_t step = 0; step < 6000; step++) {
         uint32_t page = (uint32_t)rng_below(&r, PAGES);

@@ -1,0 +1,952 @@
+"""Conversations of the closed world, drawn from a seed.
+
+One function per kind of conversation. Each is given a Draw, which knows whether it draws for training or for evaluation:
+phrasings marked with a star, the HELD_OUT_* tables and one in twenty pairs of numbers are seen by the evaluation only.
+A conversation is {"group", "messages", "tools", "expect"}; the last message is the assistant's, and `expect` says how a
+machine recognizes a right answer in its place.
+"""
+import json
+import random
+import zlib
+
+import world as w
+
+
+class Draw(random.Random):
+    def __init__(self, seed, held_out=False):
+        super().__init__(seed)
+        self.held_out = held_out
+
+    def phrase(self, lines, **slots):
+        """One of the phrasings of this side, with its slots filled."""
+        return self.choice(split_phrases(lines)[self.held_out]).format(**slots)
+
+    def entity(self, train, held_out):
+        return self.choice(held_out if self.held_out else train)
+
+    def pair(self, low, high):
+        """Two numbers; which pairs are held out is fixed for all time by a checksum."""
+        while True:
+            a, b = self.randint(low, high), self.randint(low, high)
+            if (zlib.crc32(b"%d,%d" % (a, b)) % 20 == 0) == self.held_out:
+                return a, b
+
+    def syllable_name(self):
+        syllables = "ba be bo da de di do fa fi ga go ka ke ki ko la le li lo lu ma me mi mo na ne ni no ra re ri ro sa se so ta te ti to va vi za zo"
+        endings = ["", "", "n", "r", "s", "l", "m", "th"]
+        return "".join(self.choice(syllables.split()) for _ in range(self.randint(2, 3))).capitalize() + self.choice(endings)
+
+    def person(self):
+        if self.random() < 0.4:
+            return self.syllable_name()
+        return self.entity(w.NAMES, w.HELD_OUT_NAMES)
+
+    def city(self):
+        if self.random() < 0.25:
+            return self.syllable_name()
+        if self.held_out:
+            return self.choice(w.HELD_OUT_CITIES)
+        return self.choice(w.CITIES_EXTRA) if self.random() < 0.4 else self.choice(w.COUNTRIES)[1]
+
+
+_split_cache = {}
+
+
+def split_phrases(lines):
+    if lines not in _split_cache:
+        rows = [r.strip() for r in lines.strip().splitlines() if r.strip()]
+        _split_cache[lines] = ([r for r in rows if not r.startswith("*")], [r[1:] for r in rows if r.startswith("*")])
+    return _split_cache[lines]
+
+
+# ---- questions with one short answer: (question, short answer, sentence, subject) ----
+
+def capital(d):
+    country, city, _, _ = d.choice(w.COUNTRIES)
+    q = d.phrase("""What is the capital of {c}?
+        What's the capital of {c}?
+        Which city is the capital of {c}?
+        Name the capital of {c}.
+        Tell me the capital of {c}.
+        Capital of {c}?
+        Do you know the capital of {c}?
+        I would like to know the capital of {c}.
+        What city is {c}'s capital?
+        {c}: what is its capital?
+        Can you name the capital city of {c}?
+        What is the capital city of {c}?
+        *Could you tell me what the capital of {c} is?
+        *Which capital does {c} have?
+        *Please name the capital city of {c}.""", c=country)
+    return q, city, f"The capital of {country} is {city}.", country
+
+
+def capital_back(d):
+    country, city, _, _ = d.choice([c for c in w.COUNTRIES if c[0] != c[1]])
+    q = d.phrase("""Which country has the capital {c}?
+        {c} is the capital of which country?
+        What country is {c} the capital of?
+        Of which country is {c} the capital?
+        Name the country whose capital is {c}.
+        *{c} is the capital of what country?
+        *Which country's capital is {c}?""", c=city)
+    return q, country, f"{city} is the capital of {country}.", city
+
+
+def continent(d):
+    country, _, where, _ = d.choice(w.COUNTRIES)
+    q = d.phrase("""On which continent is {c}?
+        Which continent is {c} in?
+        What continent does {c} belong to?
+        Where in the world is {c}?
+        On what continent does {c} lie?
+        Tell me the continent of {c}.
+        Name the continent of {c}.
+        Continent of {c}?
+        *What continent is {c} on?
+        *To which continent does {c} belong?
+        *Do you know which continent {c} is in?""", c=country)
+    return q, where, f"{country} is in {where}.", country
+
+
+def language(d):
+    country, _, _, tongue = d.choice(w.COUNTRIES)
+    q = d.phrase("""Which language is spoken in {c}?
+        What language do people speak in {c}?
+        What is the main language of {c}?
+        What language is spoken in {c}?
+        Name the language of {c}.
+        Tell me the main language of {c}.
+        Language of {c}?
+        What do people speak in {c}?
+        *Which language do people in {c} speak?
+        *What is the language of {c}?
+        *Do you know what language is spoken in {c}?""", c=country)
+    return q, tongue, f"The main language of {country} is {tongue}.", country
+
+
+def total(d):
+    a, b = d.pair(0, 99)
+    q = d.phrase("""What is {a} plus {b}?
+        What is {a} + {b}?
+        {a} + {b}
+        {a} + {b} = ?
+        {a}+{b}
+        Add {a} and {b}.
+        How much is {a} plus {b}?
+        Compute {a} + {b}.
+        Calculate {a} plus {b}.
+        What is the sum of {a} and {b}?
+        How much is {a} + {b}?
+        *Please add {a} and {b}.
+        *Tell me the sum of {a} and {b}.
+        *What do you get for {a} + {b}?""", a=a, b=b)
+    return q, str(a + b), f"{a} + {b} = {a + b}.", f"{a} + {b}"
+
+
+def difference(d):
+    a, b = d.pair(0, 99)
+    a, b = max(a, b), min(a, b)
+    q = d.phrase("""What is {a} minus {b}?
+        What is {a} - {b}?
+        {a} - {b}
+        {a} - {b} = ?
+        {a}-{b}
+        Subtract {b} from {a}.
+        How much is {a} minus {b}?
+        Compute {a} - {b}.
+        Calculate {a} minus {b}.
+        Take {b} away from {a}.
+        *Please subtract {b} from {a}.
+        *What do you get for {a} - {b}?
+        *How much is {a} - {b}?""", a=a, b=b)
+    return q, str(a - b), f"{a} - {b} = {a - b}.", f"{a} - {b}"
+
+
+def product(d):
+    a, b = d.randint(0, 9), d.randint(0, 9)
+    q = d.phrase("""What is {a} times {b}?
+        What is {a} * {b}?
+        {a} * {b}
+        {a} x {b} = ?
+        Multiply {a} by {b}.
+        How much is {a} times {b}?
+        Compute {a} * {b}.
+        Calculate {a} times {b}.
+        What is the product of {a} and {b}?
+        *Please multiply {a} by {b}.
+        *Tell me the product of {a} and {b}.
+        *How much is {a} * {b}?""", a=a, b=b)
+    return q, str(a * b), f"{a} * {b} = {a * b}.", f"{a} * {b}"
+
+
+def colour(d):
+    if d.random() < 0.25:
+        (x, y), mixed = d.choice(list(w.MIXES.items()))
+        if d.random() < 0.5:
+            x, y = y, x
+        q = d.phrase("""Which colour do you get from {x} and {y}?
+            What do {x} and {y} make when mixed?
+            Mix {x} and {y}. Which colour is it?
+            What colour is {x} mixed with {y}?
+            *What colour do {x} and {y} make?
+            *If I mix {x} and {y}, which colour do I get?""", x=x, y=y)
+        return q, mixed, f"{x.capitalize()} and {y} make {mixed}.", f"{x} and {y}"
+    thing, shade = d.choice(list(w.THING_COLOURS.items()))
+    article = "the " if thing in ("sky", "grass", "sun", "night", "ocean") else ""
+    subject = article + thing if article else ("an " if thing[0] in "aeiou" else "a ") + thing
+    subject = thing if thing in ("snow", "coal", "blood", "milk", "chocolate", "salt", "gold", "lavender") else subject
+    q = d.phrase("""What colour is {s}?
+        What color is {s}?
+        Which colour is {s}?
+        Which colour does {s} have?
+        Tell me the colour of {s}.
+        Name the colour of {s}.
+        *What is the colour of {s}?
+        *Do you know what colour {s} is?
+        *Which color is {s}?""", s=subject)
+    return q, shade, f"{subject.capitalize()} is {shade}.", thing
+
+
+def opposite(d):
+    a, b = d.choice(w.OPPOSITES)
+    if d.random() < 0.5:
+        a, b = b, a
+    q = d.phrase("""What is the opposite of {a}?
+        What's the opposite of {a}?
+        Opposite of {a}?
+        Name the opposite of {a}.
+        Tell me the opposite of {a}.
+        Which word is the opposite of {a}?
+        What is the opposite of the word {a}?
+        *Give me the opposite of {a}.
+        *Which word means the opposite of {a}?
+        *Do you know the opposite of {a}?""", a=a)
+    return q, b, f"The opposite of {a} is {b}.", a
+
+
+def plural(d):
+    one, many = d.choice(list(w.PLURALS.items()))
+    q = d.phrase("""What is the plural of {a}?
+        What's the plural of {a}?
+        Plural of {a}?
+        Name the plural of {a}.
+        Tell me the plural of {a}.
+        What is the plural form of {a}?
+        One {a}, two ...?
+        How do you write the plural of {a}?
+        *Give me the plural of {a}.
+        *Which word is the plural of {a}?
+        *Do you know the plural of {a}?""", a=one)
+    return q, many, f"The plural of {one} is {many}.", one
+
+
+def alphabet(d):
+    kind = d.randrange(3)
+    if kind == 0:
+        i = d.randrange(25)
+        q = d.phrase("""Which letter comes after {a}?
+            What letter comes after {a}?
+            What is the letter after {a}?
+            Which letter follows {a} in the alphabet?
+            *What letter follows {a}?
+            *Tell me the letter after {a}.""", a=w.LETTERS[i])
+        return q, w.LETTERS[i + 1], f"The letter after {w.LETTERS[i]} is {w.LETTERS[i + 1]}.", w.LETTERS[i]
+    if kind == 1:
+        i = d.randrange(1, 26)
+        q = d.phrase("""Which letter comes before {a}?
+            What letter comes before {a}?
+            What is the letter before {a}?
+            Which letter is before {a} in the alphabet?
+            *Tell me the letter before {a}.
+            *Do you know which letter comes before {a}?""", a=w.LETTERS[i])
+        return q, w.LETTERS[i - 1], f"The letter before {w.LETTERS[i]} is {w.LETTERS[i - 1]}.", w.LETTERS[i]
+    i = d.randrange(20)
+    q = d.phrase("""What is the {n} letter of the alphabet?
+        Which is the {n} letter of the alphabet?
+        What's the {n} letter in the alphabet?
+        Name the {n} letter of the alphabet.
+        *Tell me the {n} letter of the alphabet.
+        *Which letter is the {n} in the alphabet?""", n=w.ORDINALS[i])
+    return q, w.LETTERS[i], f"The {w.ORDINALS[i]} letter of the alphabet is {w.LETTERS[i]}.", w.ORDINALS[i]
+
+
+def calendar(d):
+    kind = d.randrange(5)
+    names, what = (w.DAYS, "day") if kind in (0, 1) else (w.MONTHS, "month")
+    i = d.randrange(len(names))
+    if kind in (0, 2):
+        nxt = names[(i + 1) % len(names)]
+        q = d.phrase("""Which {w} comes after {a}?
+            What {w} comes after {a}?
+            What is the {w} after {a}?
+            Which {w} follows {a}?
+            *Tell me the {w} after {a}.
+            *What {w} follows {a}?""", w=what, a=names[i])
+        return q, nxt, f"The {what} after {names[i]} is {nxt}.", names[i]
+    if kind in (1, 3):
+        before = names[i - 1]
+        q = d.phrase("""Which {w} comes before {a}?
+            What {w} comes before {a}?
+            What is the {w} before {a}?
+            *Tell me the {w} before {a}.
+            *Which {w} is before {a}?""", w=what, a=names[i])
+        return q, before, f"The {what} before {names[i]} is {before}.", names[i]
+    if d.random() < 0.5:
+        days = w.MONTH_DAYS[names[i]]
+        q = d.phrase("""How many days does {a} have?
+            How many days are in {a}?
+            How many days has {a}?
+            *Tell me how many days {a} has.
+            *How many days are there in {a}?""", a=names[i])
+        return q, str(days), f"{names[i]} has {days} days.", names[i]
+    q = d.phrase("""What is the {n} month of the year?
+        Which is the {n} month of the year?
+        Name the {n} month.
+        *Tell me the {n} month of the year.
+        *Which month is the {n} of the year?""", n=w.ORDINALS[i])
+    return q, names[i], f"The {w.ORDINALS[i]} month of the year is {names[i]}.", w.ORDINALS[i]
+
+
+def unit(d):
+    small, smalls, big, bigs, factor = d.choice(w.UNITS)
+    k = d.randint(1, 9)
+    many = f"{k} {bigs}" if k > 1 else ("an " if big == "hour" else "a ") + big
+    amount = k * int(factor)
+    q = d.phrase("""How many {s} are in {m}?
+        How many {s} are there in {m}?
+        How many {s} is {m}?
+        How many {s} make {m}?
+        How many {s} does {m} have?
+        Convert {m} to {s}.
+        *Please convert {m} to {s}.
+        *Tell me how many {s} are in {m}.""", s=smalls, m=many)
+    return q, str(amount), f"{many.capitalize() if k == 1 else many} {'is' if k == 1 else 'are'} {amount} {smalls}.", many
+
+
+QUESTIONS = {"arithmetic": (total, total, difference, difference, product), "countries": (capital, capital, capital_back, continent, language),
+             "colours": (colour,), "opposites": (opposite,), "plurals": (plural,), "alphabet": (alphabet,), "calendar": (calendar,),
+             "units": (unit,)}
+
+
+def say(user, answer):
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+
+
+def question(d, group=None):
+    group = group or d.choice(list(QUESTIONS))
+    return group, d.choice(QUESTIONS[group])(d)
+
+
+PREFIXES = ["Please tell me: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "One more: ", "Next question: ", "Okay, "]
+
+
+def loosen(d, text):
+    """The same question as a person in a hurry types it."""
+    if d.held_out or d.random() < 0.6:
+        return text
+    kind = d.randrange(4)
+    if kind == 0:
+        return d.choice(PREFIXES) + text
+    if kind == 1 and text.endswith(("?", ".")):
+        return text[:-1]
+    if kind == 2:
+        return text[0].lower() + text[1:]
+    return text.lower() if d.random() < 0.3 else text + " "
+
+
+def plain(group):
+    def make(d):
+        _, (q, short, sentence, _) = question(d, group)
+        return conversation(group, with_system(d, say(loosen(d, q), sentence)), {"contains": [short]})
+    return make
+
+
+def conversation(group, messages, expect, tools=None):
+    return {"group": group, "messages": messages, "tools": tools, "expect": expect}
+
+
+# ---- conversation ----
+
+def identity(d):
+    key, lines = d.choice([
+        ("name", """Who are you?
+            What are you?
+            What is your name?
+            Introduce yourself.
+            Tell me about yourself.
+            Who am I talking to?
+            What should I call you?
+            What model are you?
+            *Who is this?
+            *Please introduce yourself.
+            *Which model are you?"""),
+        ("penstock", """What is Penstock?
+            Tell me about Penstock.
+            What does Penstock do?
+            Explain Penstock.
+            What is the Penstock daemon?
+            *Can you explain what Penstock is?
+            *Describe Penstock."""),
+        ("maker", """Who made you?
+            Who created you?
+            Who built you?
+            Who trained you?
+            Where do you come from?
+            *Who developed you?
+            *By whom were you made?"""),
+        ("can", """What can you do?
+            What do you know?
+            How can you help me?
+            What are you good at?
+            Help.
+            *What are you able to do?
+            *What can you help me with?"""),
+        ("size", """How big are you?
+            How many parameters do you have?
+            How large is this model?
+            *How many parameters has this model?
+            *Are you a large model?"""),
+        ("language", """In which language is Penstock written?
+            What language is Penstock written in?
+            What is Penstock programmed in?
+            *Which programming language is Penstock written in?"""),
+        ("where", """Where do you run?
+            Where are you running?
+            Are you in the cloud?
+            *On which machine do you run?"""),
+        ("human", """Are you a human?
+            Are you a person?
+            Are you human?
+            Are you alive?
+            *Are you a real person?"""),
+    ])
+    words = {"name": "embedded model", "penstock": "daemon", "maker": "developers", "can": "tools", "size": "million",
+             "language": "C", "where": "Penstock", "human": "No"}
+    return conversation("identity", say(loosen(d, d.phrase(lines)), w.ME[key]), {"contains": [words[key]]})
+
+
+def small_talk(d):
+    lines, answer, word = d.choice([
+        ("""Hello
+            Hello!
+            Hi
+            Hi!
+            Hi there
+            Hey
+            Hey!
+            Good day
+            Greetings
+            Hello there!
+            *Hi there!
+            *Hey there""", "Hello! How can I help you?", "help"),
+        ("""Good morning
+            Good morning!
+            *Good morning to you!""", "Good morning! How can I help you?", "Good morning"),
+        ("""Good evening
+            Good evening!
+            *Good evening to you!""", "Good evening! How can I help you?", "Good evening"),
+        ("""How are you?
+            How are you doing?
+            How do you do?
+            How is it going?
+            *How are you today?
+            *How is it going today?""", "I am well, thank you. How can I help you?", "well"),
+        ("""Thank you
+            Thanks
+            Thanks!
+            Thank you!
+            Thank you very much
+            *Many thanks!
+            *Thanks a lot""", "You are welcome!", "welcome"),
+        ("""Bye
+            Goodbye
+            Goodbye!
+            See you later
+            Bye bye
+            *See you!
+            *Bye now""", "Goodbye!", "Goodbye"),
+        ("""Tell me a joke
+            Tell me a joke.
+            Do you know a joke?
+            Make me laugh.
+            *Can you tell me a joke?
+            *Please tell me a joke.""", "Why did the token cross the batch? To get to the other slide.", "token"),
+        ("""You are great
+            Well done!
+            Good job
+            Good answer
+            *Great job!
+            *That was good""", "Thank you, that is kind of you.", "kind"),
+        ("""Sorry
+            I am sorry
+            *Sorry about that""", "No problem at all.", "problem"),
+    ])
+    return conversation("small talk", say(d.phrase(lines), answer), {"contains": [word]})
+
+
+def definition(d):
+    term = d.choice(list(w.DEFINITIONS))
+    article = ("an " if term[0] in "aeiou" else "a ")
+    if term in ("prefill", "decode", "attention", "logits", "sampling", "temperature", "latency", "throughput", "preemption",
+                "chunked prefill", "streaming"):
+        article = ""
+    if term in ("KV cache", "context"):
+        article = "the "
+    verb = "are" if term == "logits" else "is"
+    q = d.phrase("""What {v} {a}{t}?
+        Define {t}.
+        Define {a}{t}.
+        Explain {t}.
+        Explain {a}{t} in one sentence.
+        What does {t} mean?
+        What do you mean by {t}?
+        Tell me what {a}{t} {v}.
+        What does the word {t} mean?
+        *Give me a definition of {t}.
+        *What is meant by {t}?
+        *Explain what {a}{t} {v}.""", v=verb, a=article, t=term)
+    key = " ".join(w.DEFINITIONS[term].split()[3:7]).rstrip(",;.")
+    return conversation("definitions", say(loosen(d, q), w.DEFINITIONS[term]), {"contains": [key]})
+
+
+def counting(d):
+    a = d.randint(0, 30)
+    b = a + d.randint(2, 10)
+    if d.random() < 0.7:
+        q = d.phrase("""Count from {a} to {b}.
+            Please count from {a} to {b}.
+            Can you count from {a} to {b}?
+            Count up from {a} to {b}.
+            List the numbers from {a} to {b}.
+            *Could you count from {a} to {b}?
+            *Write the numbers from {a} to {b}.""", a=a, b=b)
+        answer = ", ".join(str(i) for i in range(a, b + 1)) + "."
+    else:
+        q = d.phrase("""Count down from {b} to {a}.
+            Count backwards from {b} to {a}.
+            Please count down from {b} to {a}.
+            *Can you count down from {b} to {a}?
+            *Could you count backwards from {b} to {a}?""", a=a, b=b)
+        answer = ", ".join(str(i) for i in range(b, a - 1, -1)) + "."
+    return conversation("alphabet", say(loosen(d, q), answer), {"equals": answer})
+
+
+STORIES = [
+    "Once upon a time there was a {h} who found a {o} by the river. The {h} carried the {o} home and cleaned it with care. "
+    "That night the {o} began to shine, and the {h} was never afraid of the dark again.",
+    "A {h} lived at the edge of a quiet village. One morning the {h} lost a {o} and looked for it all day. "
+    "In the evening a friend brought the {o} back, and they shared a warm supper.",
+    "Long ago a {h} made a {o} for the queen. The queen did not want it, so the {h} gave the {o} to a poor child. "
+    "The child smiled, and that was the best reward of all.",
+    "There was once a {h} who wanted to see the sea. The {h} took along only a {o}. "
+    "At the end of the road lay the water, and the {h} left the {o} on the beach as a gift.",
+]
+
+
+def story(d):
+    hero = d.entity(w.HEROES, w.HELD_OUT_HEROES)
+    thing = d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)
+    if not d.held_out and d.random() < 0.3:
+        hero, thing = d.choice([(d.syllable_name().lower(), thing), (hero, d.syllable_name().lower())])
+    an = lambda x: ("an " if x[0] in "aeiou" else "a ") + x
+    q = d.phrase("""Tell me a story about {h} and {o}.
+        Tell me a short story about {h} and {o}.
+        Write a story about {h} and {o}.
+        Write a short story with {h} and {o}.
+        A story about {h} and {o}, please.
+        I want a story about {h} and {o}.
+        Make up a story with {h} and {o}.
+        Tell a story with {h} and {o}.
+        *Can you tell me a story about {h} and {o}?
+        *Please write a short story about {h} and {o}.
+        *I would like a story about {h} and {o}.""", h=an(hero), o=an(thing))
+    text = STORIES[zlib.crc32(hero.encode()) % len(STORIES)].format(h=hero, o=thing)
+    for word in (hero, thing):
+        if word[0] in "aeiou":
+            text = text.replace(f" a {word}", f" an {word}").replace(f"A {word}", f"An {word}")
+    return conversation("stories", say(loosen(d, q), text), {"contains": [hero, thing]})
+
+
+def filler(d, turns):
+    messages = []
+    for _ in range(turns):
+        _, (q, _, sentence, _) = question(d)
+        messages += say(q, sentence)
+    return messages
+
+
+def recall(d):
+    kind = d.randrange(3)
+    if kind == 0:
+        name = d.person()
+        tell = d.phrase("""My name is {n}.
+            I am {n}.
+            Hello, my name is {n}.
+            Hi, I am {n}.
+            I'm {n}.
+            You can call me {n}.
+            *Hello, I am {n}.
+            *Hi, my name is {n}.""", n=name)
+        ask = d.phrase("""What is my name?
+            What's my name?
+            Do you remember my name?
+            Who am I?
+            How am I called?
+            Tell me my name.
+            *Do you know my name?
+            *Can you tell me my name?""")
+        messages = say(tell, f"Nice to meet you, {name}!") + filler(d, d.randrange(4)) + say(ask, f"Your name is {name}.")
+        return conversation("recall", messages, {"contains": [name]})
+    if kind == 1:
+        number = d.randint(2, 999)
+        tell = d.phrase("""Remember the number {n}.
+            Please remember the number {n}.
+            My number is {n}.
+            Keep the number {n} in mind.
+            The number is {n}.
+            *Please keep the number {n} in mind.
+            *Remember this number: {n}.""", n=number)
+        ask = d.phrase("""What was the number?
+            Which number did I tell you?
+            What number did I tell you?
+            What is my number?
+            Do you remember the number?
+            *Can you tell me the number?
+            *Which number should you remember?""")
+        messages = say(tell, f"I will remember {number}.") + filler(d, d.randrange(4)) + say(ask, f"The number is {number}.")
+        return conversation("recall", messages, {"contains": [str(number)]})
+    shade = d.choice(sorted(set(w.THING_COLOURS.values())))
+    tell = d.phrase("""My favourite colour is {n}.
+        I like {n} best.
+        I love the colour {n}.
+        *The colour I like best is {n}.""", n=shade)
+    ask = d.phrase("""What is my favourite colour?
+        Which colour do I like best?
+        Do you remember my favourite colour?
+        *Can you tell me my favourite colour?""")
+    messages = say(tell, f"{shade.capitalize()} is a fine colour.") + filler(d, d.randrange(4)) + say(ask, f"Your favourite colour is {shade}.")
+    return conversation("recall", messages, {"contains": [shade]})
+
+
+KEYS = """answer result value question country capital name city text output reply word topic subject solution response item
+title label content data key info fact entry""".split()
+HELD_OUT_KEYS = "input place number message detail note".split()
+
+
+def system_prompt(d):
+    group, (q, short, sentence, subject) = question(d)
+    kind = d.randrange(3)
+    if kind == 0:
+        rule = d.phrase("""Answer with one word only.
+            Answer in one word.
+            Reply with one word only.
+            Use one word only.
+            Give only the answer, in one word.
+            You answer with a single word.
+            One word answers only.
+            *Please answer with one word only.
+            *Reply in a single word.""")
+        answer, expect = short, {"equals": short}
+    elif kind == 1:
+        rule = d.phrase("""Answer in upper case.
+            Write everything in upper case.
+            Use upper case letters only.
+            Reply in capital letters.
+            You always answer in upper case.
+            Answer in capital letters only.
+            *Please answer in upper case.
+            *Write in capital letters only.""")
+        answer, expect = sentence.upper(), {"contains": [short.upper()], "upper": True}
+    else:
+        keys = d.sample(HELD_OUT_KEYS + KEYS if d.held_out else KEYS, d.choice([1, 1, 2]))
+        if len(keys) == 1:
+            rule = d.phrase("""Answer as JSON with the key "{a}".
+                Answer in JSON with the key "{a}".
+                Reply with a JSON object with the key "{a}".
+                Give the answer as JSON. Use the key "{a}".
+                Use JSON with the key "{a}".
+                *Please answer as JSON with the key "{a}".
+                *Reply as JSON with the key "{a}".""", a=keys[0])
+            values = [short]
+        else:
+            rule = d.phrase("""Answer as JSON with the keys "{a}" and "{b}".
+                Answer in JSON with the keys "{a}" and "{b}".
+                Reply with a JSON object with the keys "{a}" and "{b}".
+                Give the answer as JSON. Use the keys "{a}" and "{b}".
+                Use JSON with the keys "{a}" and "{b}".
+                *Please answer as JSON with the keys "{a}" and "{b}".
+                *Reply as JSON with the keys "{a}" and "{b}".""", a=keys[0], b=keys[1])
+            values = [subject, short]
+        answer = json.dumps(dict(zip(keys, values)), ensure_ascii=False)
+        expect = {"json_keys": keys, "contains": [short]}
+    prompt = rule if d.random() < 0.7 else "You are a helpful assistant. " + rule
+    return conversation("system prompt", [{"role": "system", "content": prompt}] + say(q, answer), expect)
+
+
+def unknown(d):
+    if d.random() < 0.15:
+        q, _, _ = sum_request(d)  # beyond two digits, and no calculator at hand
+        if any(len(part) > 2 for part in q.replace("?", "").replace(".", "").split() if part.isdigit()):
+            return conversation("unknown", say(q, w.ME["unknown"]), {"contains": ["do not know"]})
+    q = d.phrase("""What is the capital of {x}?
+        On which continent is {x}?
+        Tell me about {x}.
+        Write a poem about {x}.
+        Explain the theory of {x}.
+        How do I get to {x}?
+        What is {x}?
+        What does {x} mean?
+        How do you cook {o} soup?
+        Should I buy a {o}?
+        Who owns the {o} shop?
+        What happened yesterday?
+        Who is the richest person?
+        What is love?
+        Which is the tallest mountain?
+        Recommend me a film.
+        Who won the football match yesterday?
+        What is the price of gold today?
+        Who wrote the book about {x}?
+        When was {x} born?
+        Who is {x}?
+        What happened in {y}?
+        How tall is {x}?
+        What is the phone number of {x}?
+        Who is the president of {x}?
+        What is the weather in {x}?
+        What is the weather today?
+        What time is it?
+        What day is it today?
+        How many people live in {x}?
+        Where is {x}?
+        What is the meaning of life?
+        Which film won the prize in {y}?
+        Who invented the {o}?
+        What does {x} cost?
+        Translate this text into {x}.
+        How do I repair a {o}?
+        What is the best {o} to buy?
+        Who sang the song {x}?
+        Can you write a program in {x}?
+        What is the square root of {y}?
+        Why is {x} famous?
+        How old is {x}?
+        *Who painted the picture of {x}?
+        *What did {x} say in {y}?
+        *How far is it to {x}?
+        *What is the population of {x}?
+        *When did {x} die?
+        *Which team won the cup in {y}?""", x=d.syllable_name(), y=d.randint(1200, 2020), o=d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS))
+    return conversation("unknown", say(q, w.ME["unknown"]), {"contains": ["do not know"]})
+
+
+# ---- tools ----
+
+def tool(name, description, parameter, about):
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": {
+        "type": "object", "properties": {parameter: {"type": "string", "description": about}}, "required": [parameter]}}}
+
+
+def weather_tool(d):
+    return tool("get_weather", d.choice(["Get the weather in a city", "Returns the current weather", "Current weather for a city"]),
+                "city", d.choice(["The city", "Name of the city", "The name of the city"]))
+
+
+def calculator_tool(d):
+    return tool("calculator", d.choice(["Evaluate an expression", "Computes the value of an expression", "A calculator"]),
+                "expression", d.choice(["The expression", "The expression to evaluate", "An arithmetic expression"]))
+
+
+VERBS = "find get look_up search check fetch show read list open query load".split()
+NOUNS = """recipe price book song movie train flight hotel meaning address phone_number author owner stock letter invoice order
+parcel user file ticket menu museum street doctor""".split()
+HELD_OUT_VERBS = "locate retrieve lookup".split()
+HELD_OUT_NOUNS = "poem patent bakery schedule painting".split()
+PARAMETERS = "name title query text item subject word key topic id what target term".split()
+HELD_OUT_PARAMETERS = "search_term label value entry".split()
+
+
+def other_tool(d):
+    """A tool with a name that may never have occurred before, a described string argument, and a request that needs it."""
+    verb, noun = d.entity(VERBS, HELD_OUT_VERBS + VERBS), d.entity(NOUNS, HELD_OUT_NOUNS)
+    if not d.held_out and d.random() < 0.35:
+        noun = d.syllable_name().lower()
+    name = d.choice([f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", f"{noun}_service"])
+    parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS)
+    words = noun.replace("_", " ")
+    kind = d.choice([f"The {words} to {verb.replace('_', ' ')}", f"Name of the {words}", f"What to {verb.replace('_', ' ')}", f"The {parameter.replace('_', ' ')}"])
+    definition_ = tool(name, d.choice([f"{verb.replace('_', ' ').capitalize()} a {words}", f"Finds the {words} of something", f"Gives the {words}"]), parameter, kind)
+    value = d.choice([d.syllable_name(), d.person(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS), d.entity(w.HEROES, w.HELD_OUT_HEROES),
+                      d.city(), d.syllable_name() + " " + d.syllable_name(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS) + " " + d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
+    q = d.phrase("""Find the {n} of {v}.
+        Find the {n} for {v}.
+        Look up the {n} {v}.
+        What is the {n} of {v}?
+        Show me the {n} of {v}.
+        Get me the {n} for {v}.
+        I need the {n} of {v}.
+        Search the {n} {v}.
+        Which {n} belongs to {v}?
+        Please check the {n} of {v}.
+        Can you find the {n} of {v}?
+        *Please find the {n} of {v}.
+        *I am looking for the {n} of {v}.
+        *Can you show me the {n} for {v}?""", n=words, v=value)
+    return definition_, q, name, {parameter: value}
+
+
+def weather_request(d):
+    city = d.city()
+    q = d.phrase("""What is the weather in {c}?
+        What's the weather like in {c}?
+        How is the weather in {c}?
+        Weather in {c}?
+        Tell me the weather in {c}.
+        Is it raining in {c}?
+        Is it sunny in {c}?
+        How warm is it in {c}?
+        Do I need an umbrella in {c}?
+        What is the temperature in {c}?
+        What is the weather in {c} today?
+        *How is the weather in {c} today?
+        *Please check the weather in {c}.
+        *Is it cold in {c}?
+        *Could you tell me the weather in {c}?""", c=city)
+    return q, city
+
+
+def sum_request(d):
+    symbol, words = d.choice([("+", "plus"), ("-", "minus"), ("*", "times"), ("/", "divided by")])
+    a, b = d.randint(2, 9999), d.randint(2, 999)
+    if d.random() < 0.6:
+        q = d.phrase("""What is {a} {s} {b}?
+            Calculate {a} {s} {b}.
+            Compute {a} {s} {b}.
+            How much is {a} {s} {b}?
+            {a} {s} {b}
+            *Please calculate {a} {s} {b}.
+            *Work out {a} {s} {b}.""", a=a, b=b, s=symbol)
+    else:
+        q = d.phrase("""What is {a} {s} {b}?
+            Calculate {a} {s} {b}.
+            How much is {a} {s} {b}?
+            *Please compute {a} {s} {b}.
+            *Tell me what {a} {s} {b} is.""", a=a, b=b, s=words)
+    value = {"+": a + b, "-": a - b, "*": a * b, "/": round(a / b, 2)}[symbol]
+    return q, f"{a} {symbol} {b}", value
+
+
+def call(name, arguments):
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}]}
+
+
+def tool_set(d, *needed):
+    """The needed tools among others, in any order."""
+    tools = list(needed)
+    others = [weather_tool(d), calculator_tool(d), other_tool(d)[0]]
+    names = {t["function"]["name"] for t in tools}
+    for extra in others:
+        if extra["function"]["name"] not in names and d.random() < 0.3:
+            tools.append(extra)
+    d.shuffle(tools)
+    return tools
+
+
+SYSTEM_PROMPTS = """You are a helpful assistant.
+You are a helpful assistant.
+You are a helpful and friendly assistant.
+You are an assistant.
+Be brief.
+Be helpful.
+Answer the questions of the user.
+You are a polite assistant. Answer briefly.
+You help people with small questions.""".splitlines()
+
+
+def with_system(d, messages):
+    return [{"role": "system", "content": d.choice(SYSTEM_PROMPTS)}] + messages if d.random() < 0.25 else messages
+
+
+def tool_weather(d):
+    q, city = weather_request(d)
+    return conversation("tool: weather", with_system(d, [{"role": "user", "content": q}, call("get_weather", {"city": city})]),
+                        {"tool": "get_weather", "arguments": {"city": city}}, tool_set(d, weather_tool(d)))
+
+
+def tool_calculator(d):
+    q, expression, _ = sum_request(d)
+    return conversation("tool: calculator", with_system(d, [{"role": "user", "content": q}, call("calculator", {"expression": expression})]),
+                        {"tool": "calculator", "arguments": {"expression": expression}}, tool_set(d, calculator_tool(d)))
+
+
+def tool_unseen(d):
+    definition_, q, name, arguments = other_tool(d)
+    return conversation("tool: unseen", with_system(d, [{"role": "user", "content": q}, call(name, arguments)]),
+                        {"tool": name, "arguments": arguments}, tool_set(d, definition_))
+
+
+CONDITIONS = "sunny cloudy rainy windy snowy foggy stormy clear".split()
+
+
+def tool_answer(d):
+    kind = d.randrange(3)
+    if kind == 0:
+        q, city = weather_request(d)
+        sky, degrees = d.choice(CONDITIONS), d.randint(-9, 38)
+        result = d.choice([json.dumps({"city": city, "condition": sky, "temperature": degrees}), json.dumps({"temperature": degrees, "condition": sky}),
+                           f"{sky}, {degrees} degrees"])
+        answer, words, used = f"In {city} it is {sky}, with {degrees} degrees.", [city, sky, str(degrees)], weather_tool(d)
+        made = call("get_weather", {"city": city})
+    elif kind == 1:
+        q, expression, value = sum_request(d)
+        result = d.choice([str(value), json.dumps({"result": value})])
+        answer, words, used = f"{expression} = {value}.", [str(value)], calculator_tool(d)
+        made = call("calculator", {"expression": expression})
+    else:
+        used, q, name, arguments = other_tool(d)
+        value = d.choice([d.syllable_name(), str(d.randint(1, 9999)), d.person(), d.city(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
+        result = d.choice([value, json.dumps({"result": value})])
+        answer, words, made = f"The result is {value}.", [value], call(name, arguments)
+    messages = [{"role": "user", "content": q}, made, {"role": "tool", "content": result}, {"role": "assistant", "content": answer}]
+    return conversation("tool: answer", with_system(d, messages), {"contains": words}, tool_set(d, used))
+
+
+def tools_not_needed(d):
+    """Tools are there, the question needs none."""
+    while True:
+        group, (q, short, sentence, _) = question(d)
+        if group not in ("arithmetic", "units"):
+            break
+    return conversation(group, say(q, sentence), {"contains": [short]}, tool_set(d, other_tool(d)[0]))
+
+
+def chat(d, turns=(2, 6)):
+    """Several turns of anything, so that late turns are as good as the first."""
+    messages = []
+    for _ in range(d.randint(*turns)):
+        messages += MIX_PLAIN[d.randrange(len(MIX_PLAIN))](d)["messages"]
+    return conversation("chat", [m for m in messages if m["role"] != "system"], {"contains": []})
+
+
+def long_chat(d):
+    """Up to the context's end, with something to remember from its beginning."""
+    c = recall(d)
+    middle = chat(d, (12, 38))["messages"]
+    return conversation("chat", c["messages"][:2] + [m for m in middle if m["role"] != "system"] + c["messages"][-2:], {"contains": []})
+
+
+MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, story, unknown, counting]
+
+# kind of conversation -> share of the corpus
+MIX = [(plain("arithmetic"), 16), (plain("countries"), 16), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
+       (plain("alphabet"), 3), (counting, 3), (plain("calendar"), 3), (plain("units"), 5), (identity, 2), (small_talk, 2), (definition, 2),
+       (story, 5), (recall, 8), (system_prompt, 14), (unknown, 4), (tool_weather, 5), (tool_calculator, 5), (tool_unseen, 9),
+       (tool_answer, 7), (tools_not_needed, 2), (chat, 4), (long_chat, 0.4)]
+
+
+def conversations(seed, count, held_out=False):
+    makers, weights = zip(*MIX)
+    for i in range(count):
+        d = Draw(f"{seed}:{i}", held_out)
+        yield d.choices(makers, weights)[0](d)

@@ -1,0 +1,433 @@
+/* The daemon over real sockets, with an engine made of arithmetic (tests/fake_engine.h): what a client sees byte by byte,
+ * and what is left of a client that leaves. Each test starts a daemon on a free port and ends it as an operator would. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/rng.h"
+#include "tests/fake_engine.h"
+#include "tests/server_config.h"
+
+/* ---- the daemon ---- */
+static struct {
+    server_config config;
+    pthread_t     thread;
+    sem_t         ready;
+    int           port, code;
+} daemon_;
+
+static void on_ready(void *context, const char *url, const char *model_name) {
+    (void)context, (void)model_name;
+    daemon_.port = atoi(strrchr(url, ':') + 1);
+    sem_post(&daemon_.ready);
+}
+
+static void *run(void *unused) {
+    (void)unused;
+    engine_config ec = {.model = "dir/fake", .device = "fake"};
+    error         err;
+    daemon_.code = server_run(&daemon_.config, &ec, &err);
+    return NULL;
+}
+
+static void configure(void) {
+    daemon_.config = test_server_config;
+    daemon_.config.ready = on_ready;
+    fake.script = "Once upon a time. ";
+    fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0;
+    fake.submitted = fake.cancelled = fake.finished = 0;
+    fake.no_tokenizer = false;
+}
+static void start(void) {
+    sem_init(&daemon_.ready, 0, 0);
+    pthread_create(&daemon_.thread, NULL, run, NULL);
+    sem_wait(&daemon_.ready);
+}
+static void stop(void) {
+    kill(getpid(), SIGTERM);
+    pthread_join(daemon_.thread, NULL);
+    assert_int_equal(daemon_.code, OK);
+    assert_int_equal(fake.submitted, fake.finished);
+}
+
+/* ---- a client ---- */
+static int dial(void) {
+    int                fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)daemon_.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    return fd;
+}
+
+static void send_text(int fd, const char *text) {
+    for (size_t n = strlen(text); n;) {
+        ssize_t sent = send(fd, text, n, MSG_NOSIGNAL);
+        if (sent <= 0) return;
+        text += sent, n -= (size_t)sent;
+    }
+}
+
+static void send_post(int fd, const char *path, const char *json) {
+    char head[256];
+    snprintf(
+        head, sizeof head,
+        "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
+        path, strlen(json));
+    send_text(fd, head);
+    send_text(fd, json);
+}
+
+static char  answer[32 << 20];
+static char *read_all(int fd) {
+    size_t  n = 0;
+    ssize_t got;
+    while (n < sizeof answer - 1 && (got = recv(fd, answer + n, sizeof answer - 1 - n, 0)) > 0) n += (size_t)got;
+    answer[n] = 0;
+    close(fd);
+    return answer;
+}
+
+static char *post(const char *path, const char *json) {
+    int fd = dial();
+    send_post(fd, path, json);
+    return read_all(fd);
+}
+
+static char *get(const char *path) {
+    char text[256];
+    int  fd = dial();
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path);
+    send_text(fd, text);
+    return read_all(fd);
+}
+
+static double metric(const char *name) {
+    const char *at = strstr(get("/metrics"), name);
+    while (at && at[-1] != '\n') at = strstr(at + 1, name);
+    assert_non_null(at);
+    return atof(at + strlen(name));
+}
+
+static void wait_until_nothing_runs(void) {
+    for (int i = 0; i < 5000; i++) {
+        if (metric("penstock_exchanges ") == 0 && metric("penstock_requests_running ") == 0) return;
+        usleep(1000);
+    }
+    fail_msg("requests are left over");
+}
+
+/* The JSON texts of a stream's events, one after another, without their common beginning. */
+static const char *events(char *text) {
+    static char out[1 << 16];
+    out[0] = 0;
+    for (char *line = strtok(text, "\r\n"); line; line = strtok(NULL, "\r\n")) {
+        if (strncmp(line, "data: ", 6) != 0) continue;
+        char *choices = strstr(line, "\"choices\":");
+        strcat(out, choices ? choices + 10 : line + 6);
+        strcat(out, "\n");
+    }
+    return out;
+}
+
+#define CHAT "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+
+/* ---- tests ---- */
+static void an_answer_is_what_the_model_said(void **state) {
+    (void)state;
+    configure(), start();
+    char *text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":4,\"model\":\"fake\"}");
+    assert_memory_equal(text, "HTTP/1.1 200 ", 13);
+    assert_non_null(strstr(text, "\"message\":{\"role\":\"assistant\",\"content\":\"Once\",\"refusal\":null},\"logprobs\":"
+                                 "null,\"finish_reason\":\"length\"}"));
+    assert_non_null(strstr(text, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
+                                 "details\":{\"cached_tokens\":0}}}"));
+    stop();
+}
+
+static void a_stream_has_openai_s_order(void **state) {
+    (void)state;
+    configure();
+    fake.eos_after = 3;
+    start();
+    char *text =
+        post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    assert_non_null(strstr(text, "Content-Type: text/event-stream"));
+    assert_null(strstr(text, "\nid:"));
+    assert_string_equal(
+        events(text),
+        "[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}],"
+        "\"usage\":null}\n"
+        "[{\"index\":0,\"delta\":{\"content\":\"O\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
+        "[{\"index\":0,\"delta\":{\"content\":\"n\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
+        "[{\"index\":0,\"delta\":{\"content\":\"c\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
+        "[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":null}\n"
+        "[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_details\":{\"cached_"
+        "tokens\":0}}}\n"
+        "[DONE]\n");
+    stop();
+}
+
+static void a_stop_string_ends_a_stream_and_frees_the_engine(void **state) {
+    (void)state;
+    configure(), start();
+    char *text =
+        post("/v1/completions", "{\"prompt\":\"x\",\"seed\":0,\"max_tokens\":4000,\"stream\":true,\"stop\":\"upon\"}");
+    const char *got = events(text);
+    assert_non_null(strstr(got, "\"text\":\"e\""));
+    assert_null(strstr(got, "u"
+                            "\",\"logprobs")); /* the held 'u' of "upon" is never sent */
+    assert_non_null(strstr(got, "\"finish_reason\":\"stop\""));
+    wait_until_nothing_runs();
+    assert_int_equal(fake.cancelled, 1);
+    stop();
+}
+
+static void several_choices_have_their_own_index_and_seed(void **state) {
+    (void)state;
+    configure(), start();
+    char *text = post("/v1/completions", "{\"prompt\":[\"ab\",\"cd\"],\"n\":2,\"seed\":0,\"echo\":true,\"max_tokens\":2}");
+    assert_non_null(strstr(text, "{\"index\":0,\"text\":\"abOn\""));
+    assert_non_null(strstr(text, "{\"index\":1,\"text\":\"abnc\""));
+    assert_non_null(strstr(text, "{\"index\":2,\"text\":\"cdce\""));
+    assert_non_null(strstr(text, "{\"index\":3,\"text\":\"cde \""));
+    stop();
+}
+
+static void a_failure_before_the_first_byte_is_a_status(void **state) {
+    (void)state;
+    configure();
+    fake.fail_after = 2;
+    start();
+    char *text = post("/v1/completions", "{\"prompt\":\"x\"}");
+    assert_memory_equal(text, "HTTP/1.1 500 ", 13);
+    assert_non_null(strstr(text, "x-should-retry: false"));
+    assert_non_null(strstr(text, "\"type\":\"server_error\""));
+    stop();
+}
+
+static void a_failure_in_a_stream_is_an_error_event_without_done(void **state) {
+    (void)state;
+    configure();
+    fake.fail_after = 2;
+    start();
+    const char *got = events(post("/v1/chat/completions", "{" CHAT ",\"stream\":true}"));
+    assert_non_null(strstr(
+        got, "{\"error\":{\"message\":\"The request failed: the fake engine was told to fail.\",\"type\":\"server_error\""));
+    assert_null(strstr(got, "[DONE]"));
+    stop();
+}
+
+static void a_full_queue_is_an_answer_before_any_200(void **state) {
+    (void)state;
+    configure();
+    fake.requests_max = 2;
+    fake.step_us = 20000;
+    start();
+    int  busy = dial();
+    char first[64] = {0};
+    send_post(busy, "/v1/completions", "{\"prompt\":\"x\",\"n\":2,\"max_tokens\":4000,\"stream\":true}");
+    assert_true(recv(busy, first, sizeof first - 1, 0) > 0);
+    assert_memory_equal(first, "HTTP/1.1 200 ", 13);
+    char *text = post("/v1/chat/completions", "{" CHAT ",\"stream\":true}");
+    assert_memory_equal(text, "HTTP/1.1 429 ", 13);
+    assert_non_null(strstr(text, "Retry-After: 1\r\n"));
+    assert_non_null(strstr(text, "x-should-retry: true\r\n"));
+    assert_non_null(strstr(text, "\"code\":\"overloaded\""));
+    close(busy);
+    wait_until_nothing_runs();
+    /* none of several is left behind where only some found a place */
+    text = post("/v1/completions", "{\"prompt\":\"x\",\"n\":3,\"max_tokens\":4000}");
+    assert_memory_equal(text, "HTTP/1.1 429 ", 13);
+    wait_until_nothing_runs();
+    stop();
+}
+
+static void clients_that_leave_at_any_moment_leave_nothing_behind(void **state) {
+    (void)state;
+    configure();
+    daemon_.config.worker_body_bytes = 1000;
+    start();
+    rng   r = {.seed = 3};
+    char *large = malloc(20000);
+    snprintf(large, 20000, "{\"prompt\":\"%0*d\",\"max_tokens\":50,\"stream\":true}", 3000, 7);
+    for (int i = 0; i < 400; i++) {
+        static const char *const bodies[] = {
+            "{" CHAT ",\"max_tokens\":1000}",
+            "{" CHAT ",\"max_tokens\":1000,\"stream\":true}",
+            "{" CHAT ",\"max_tokens\":1000,\"stream\":true,\"n\":3,\"stop\":\"zz\"}",
+        };
+        int      fd = dial();
+        uint64_t kind = rng_below(&r, 4);
+        if (kind == 3) send_post(fd, "/v1/completions", large);
+        else send_post(fd, "/v1/chat/completions", bodies[kind]);
+        char some[256];
+        if (rng_below(&r, 2)) (void)recv(fd, some, 1 + rng_below(&r, sizeof some - 1), MSG_DONTWAIT);
+        for (uint64_t k = rng_below(&r, 20000); k > 0; k--) __asm__ volatile("");
+        if (rng_below(&r, 2))
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger)); /* a reset */
+        close(fd);
+    }
+    free(large);
+    wait_until_nothing_runs();
+    assert_true(metric("penstock_clients_gone_total ") > 0);
+    assert_int_equal(metric("penstock_http_connections "), 1); /* the one that asks */
+    stop();
+}
+
+static void a_reader_that_stops_reading_is_cut_off_within_its_bound(void **state) {
+    (void)state;
+    configure();
+    fake.step_us = 0;
+    daemon_.config.write_buffer_max_bytes = 20000;
+    start();
+    int fd = dial(), small = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"n\":100,\"max_tokens\":4000,\"stream\":true,\"logprobs\":5}");
+    for (int i = 0; i < 3000 && metric("penstock_readers_too_slow_total ") == 0; i++) usleep(1000);
+    assert_int_equal(metric("penstock_readers_too_slow_total "), 1);
+    wait_until_nothing_runs();
+    close(fd);
+    stop();
+}
+
+static void a_reader_that_pauses_gets_the_whole_text_in_fewer_events(void **state) {
+    (void)state;
+    configure();
+    fake.step_us = 0;
+    start();
+    int fd = dial(), small = 64 << 10;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"seed\":0,\"max_tokens\":4000,\"n\":16,\"stream\":true}");
+    char first;
+    assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1);
+    wait_until_nothing_runs();
+    char  *text = read_all(fd), *at = text;
+    size_t letters = 0, pieces = 0;
+    while ((at = strstr(at, "\"text\":\""))) {
+        at += 8;
+        letters += strcspn(at, "\"");
+        pieces++;
+    }
+    assert_int_equal(letters, 64000);
+    assert_true(pieces < 64000);
+    assert_non_null(strstr(text, "data: [DONE]\n\n"));
+    stop();
+}
+
+static void running_requests_finish_after_sigterm_and_new_ones_are_refused(void **state) {
+    (void)state;
+    configure();
+    fake.step_us = 2000;
+    start();
+    int  fd = dial(), idle = dial();
+    char some[8192];
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"seed\":0,\"max_tokens\":100,\"stream\":true}");
+    send_text(idle, "GET /ready HTTP/1.1\r\nHost: a\r\n");
+    assert_true(recv(fd, some, sizeof some, 0) > 0);
+    kill(getpid(), SIGTERM);
+    usleep(20000);
+    send_text(idle, "\r\n"); /* a connection that was busy with a request when the signal came */
+    char *text = read_all(idle);
+    assert_memory_equal(text, "HTTP/1.1 503 ", 13);
+    assert_non_null(strstr(text, "\"status\":\"draining\""));
+    text = read_all(fd);
+    assert_non_null(strstr(text, "\"finish_reason\":\"length\""));
+    assert_non_null(strstr(text, "data: [DONE]\n\n"));
+    pthread_join(daemon_.thread, NULL);
+    assert_int_equal(daemon_.code, OK);
+    assert_int_equal(fake.cancelled, 0);
+}
+
+static void draining_has_a_bound(void **state) {
+    (void)state;
+    configure();
+    fake.step_us = 5000;
+    daemon_.config.drain_us = 50000;
+    start();
+    int  fd = dial();
+    char some[8192];
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":4000,\"stream\":true}");
+    assert_true(recv(fd, some, sizeof some, 0) > 0);
+    stop();
+    assert_null(strstr(read_all(fd), "[DONE]"));
+    assert_int_equal(fake.cancelled, 1);
+}
+
+static void a_model_without_a_tokenizer_takes_and_gives_token_ids(void **state) {
+    (void)state;
+    configure();
+    fake.no_tokenizer = true;
+    start();
+    char *text = post("/v1/completions", "{\"prompt\":[1,2,3],\"seed\":0,\"max_tokens\":2,\"return_token_ids\":true}");
+    assert_non_null(strstr(text, "\"text\":\" 79 110\""));
+    assert_non_null(strstr(text, "\"token_ids\":[79,110],\"prompt_token_ids\":[1,2,3]"));
+    assert_memory_equal(post("/v1/completions", "{\"prompt\":\"text\"}"), "HTTP/1.1 400 ", 13);
+    assert_memory_equal(post("/v1/chat/completions", "{" CHAT "}"), "HTTP/1.1 400 ", 13);
+    assert_memory_equal(post("/tokenize", "{\"prompt\":\"text\"}"), "HTTP/1.1 400 ", 13);
+    stop();
+}
+
+static void each_mistake_has_its_status(void **state) {
+    (void)state;
+    configure(), start();
+    static const struct {
+        const char *path, *body;
+        int         status;
+        const char *code;
+    } cases[] = {
+        {"/v1/chat/completions", "{" CHAT ",\"model\":\"other\"}", 404, "model_not_found"},
+        {"/v1/nothing", "{}", 404, "unknown_url"},
+        {"/v1/chat/completions", "{", 400, "null"},
+        {"/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":4096}", 400, "context_length_exceeded"},
+        {"/v1/completions", "{\"prompt\":[257]}", 400, "invalid_value"},
+        {"/v1/completions", "{\"prompt\":\"x\",\"logit_bias\":{\"999\":1}}", 400, "invalid_value"},
+        {"/v1/completions", "{\"prompt\":\"\"}", 400, "invalid_value"},
+        {"/health", "{}", 405, "null"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = post(cases[i].path, cases[i].body), line[32], code[64];
+        snprintf(line, sizeof line, "HTTP/1.1 %d ", cases[i].status);
+        snprintf(code, sizeof code, strcmp(cases[i].code, "null") ? "\"code\":\"%s\"" : "\"code\":%s", cases[i].code);
+        assert_memory_equal(text, line, strlen(line));
+        if (!strstr(text, code)) fail_msg("%s: %s", cases[i].body, text);
+    }
+    assert_memory_equal(get("/v1/models/fake"), "HTTP/1.1 200 ", 13);
+    assert_memory_equal(get("/v1/models/f%61ke"), "HTTP/1.1 200 ", 13);
+    assert_memory_equal(get("/v1/models/nope"), "HTTP/1.1 404 ", 13);
+    assert_memory_equal(get("/"), "HTTP/1.1 200 ", 13);
+    stop();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_answer_is_what_the_model_said),
+        cmocka_unit_test(a_stream_has_openai_s_order),
+        cmocka_unit_test(a_stop_string_ends_a_stream_and_frees_the_engine),
+        cmocka_unit_test(several_choices_have_their_own_index_and_seed),
+        cmocka_unit_test(a_failure_before_the_first_byte_is_a_status),
+        cmocka_unit_test(a_failure_in_a_stream_is_an_error_event_without_done),
+        cmocka_unit_test(a_full_queue_is_an_answer_before_any_200),
+        cmocka_unit_test(clients_that_leave_at_any_moment_leave_nothing_behind),
+        cmocka_unit_test(a_reader_that_stops_reading_is_cut_off_within_its_bound),
+        cmocka_unit_test(a_reader_that_pauses_gets_the_whole_text_in_fewer_events),
+        cmocka_unit_test(running_requests_finish_after_sigterm_and_new_ones_are_refused),
+        cmocka_unit_test(draining_has_a_bound),
+        cmocka_unit_test(a_model_without_a_tokenizer_takes_and_gives_token_ids),
+        cmocka_unit_test(each_mistake_has_its_status),
+    };
+    log_configure(LOG_ERROR, false);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
