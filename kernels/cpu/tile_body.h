@@ -63,6 +63,8 @@ INLINE void tile_rows(dtype type, uint32_t rows, const int vecs, const int lines
     case 2: tile_run(type, 2, vecs, lines, t); break;
 #if TILE_ROWS_LIMIT > 2
     case 3: tile_run(type, 3, vecs, lines, t); break;
+#endif
+#if TILE_ROWS_LIMIT > 3
     case 4: tile_run(type, 4, vecs, lines, t); break;
     case 5: tile_run(type, 5, vecs, lines, t); break;
     case 6: tile_run(type, 6, vecs, lines, t); break;
