@@ -17,7 +17,7 @@ kv_layout kv_layout_make(dtype type, uint32_t layers, uint32_t kv_heads, uint32_
     return l;
 }
 
-enum { TASK_ROWS = 48, TASKS_PER_THREAD = 2 };
+enum { TASKS_PER_THREAD = 2 };
 
 typedef struct {
     cpu                  *c;
@@ -34,7 +34,7 @@ typedef struct {
     uint32_t row_tasks, head_tasks;
 } task_cut;
 static task_cut cut_of(const attention_args *a, const kv_run *run, uint32_t heads) {
-    uint32_t rows = ceil_div(rows_of(a, run), TASK_ROWS), kv_heads = a->layout->kv_heads;
+    uint32_t rows = ceil_div(rows_of(a, run), ATTENTION_ROWS), kv_heads = a->layout->kv_heads;
     return (task_cut){rows, rows > 1 ? kv_heads : ceil_div(kv_heads, heads)};
 }
 
@@ -56,8 +56,8 @@ static void run_attention(void *context, uint32_t task, uint32_t worker) {
     task_cut              cut = cut_of(a, run, j->heads);
     uint32_t       block = cut.row_tasks - 1 - t / cut.head_tasks, head = t % cut.head_tasks; /* late positions are long */
     uint32_t       heads = a->layout->kv_heads, rows = rows_of(a, run);
-    attention_part part = {run, heads * head / cut.head_tasks, heads * (head + 1) / cut.head_tasks, block * TASK_ROWS,
-                           (block + 1) * TASK_ROWS};
+    attention_part part = {run, heads * head / cut.head_tasks, heads * (head + 1) / cut.head_tasks, block * ATTENTION_ROWS,
+                           (block + 1) * ATTENTION_ROWS};
     if (part.end > rows) part.end = rows;
     j->c->kernels->attention[a->layout->type](a, part, j->c->scratch + worker * j->c->scratch_bytes);
 }

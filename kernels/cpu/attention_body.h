@@ -1,27 +1,35 @@
 /* kernels/cpu/attention_body.h: attention over pages, and the operator that fills them (contracts: kernels/attention.h).
  *
- * TILE_ROWS (query, head) rows of one kv head walk the blocks of 64 positions together: scores through the tile of
- * tile_body.h with K units as its weights, one online-softmax step, weighted values through the same tile with V units.
- * A position a row may not see gets probability exactly zero, and a block it sees nothing of leaves its maximum, sum and
- * accumulators as they were, bit for bit: so rows of different length share a tile without feeling each other. */
+ * The (query, head) rows of one kv head are dealt evenly to tiles of up to TILE_ROWS, and all tiles walk the blocks of 64
+ * positions together, so that keys and values are read once: scores through the tile of tile_body.h with K units as its
+ * weights, one online-softmax step, weighted values through the same tile with V units. A position a row may not see gets
+ * probability exactly zero, and a block it sees nothing of leaves its maximum, sum and accumulators as they were, bit for
+ * bit: so rows of different length share a tile without feeling each other. */
 #pragma once
 
 static const float NO_MAXIMUM = -1e30f; /* finite: a difference of two of these is 0, not NaN */
+enum { ATTENTION_TILES = (ATTENTION_ROWS + TILE_ROWS - 1) / TILE_ROWS, FETCH_ROWS = 16 };
 
 typedef struct {
     uint32_t    rows;
+    uint32_t    first, last; /* positions any row sees, from the beginning of a block */
     const char *q[TILE_ROWS];
     char       *to[TILE_ROWS];
     uint32_t    begin[TILE_ROWS], end[TILE_ROWS]; /* positions each row sees */
-    uint32_t    first, last;                      /* all of them together, from the beginning of a block */
-    float       scale;
     float       maximum[TILE_ROWS], sum[TILE_ROWS];
+    _Alignas(64) float out[TILE_ROWS][HEAD_DIM_MAX];
+} attention_tile;
+
+typedef struct {
+    float          scale;
+    uint32_t       tile_count, first, last; /* of all tiles */
+    attention_tile tiles[ATTENTION_TILES];
+    /* of the tile and block at hand */
     _Alignas(64) float score[TILE_ROWS][KV_BLOCK];
     _Alignas(64) char weight[TILE_ROWS][KV_BLOCK * 4]; /* probabilities in the layout's type */
-    _Alignas(64) float out[TILE_ROWS][HEAD_DIM_MAX];
     _Alignas(64) uint16_t last_pair[HEAD_DIM_MAX][2];
-} attention_tile;
-_Static_assert(sizeof(attention_tile) <= CPU_SCRATCH_BYTES, "scratch");
+} attention_work;
+_Static_assert(sizeof(attention_work) <= CPU_SCRATCH_BYTES, "scratch");
 
 typedef struct {
     const char *k[KV_BLOCK / KV_UNIT], *v[KV_BLOCK / KV_UNIT];
@@ -46,14 +54,14 @@ INLINE attention_block block_at(const attention_args *a, const attention_part *p
 }
 
 /* fetch: what the next block's keys will be. */
-INLINE void block_scores(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, const int fetches,
-                         const char *fetch) {
+INLINE void block_scores(dtype type, const attention_args *a, attention_work *w, const attention_tile *t,
+                         const attention_block *b, const int fetches, const char *fetch) {
     const kv_layout *l = a->layout;
     tile_args k = {.w_step = KV_UNIT * 4, .steps = type == DTYPE_BF16 ? l->head_dim / 2 : l->head_dim, .c_stride = KV_BLOCK};
     for (uint32_t r = 0; r < t->rows; r++) k.x[r] = t->q[r];
     for (uint32_t u = 0; u < KV_BLOCK / KV_UNIT; u += TILE_VECS) {
         for (uint32_t i = 0; i < TILE_VECS; i++) k.w[i] = b->k[u + i];
-        k.c = &t->score[0][16 * u];
+        k.c = &w->score[0][16 * u];
         k.prefetch = fetch + u * l->unit_bytes;
         tile_rows(type, t->rows, TILE_VECS, fetches ? TILE_VECS : 0, &k);
     }
@@ -70,12 +78,13 @@ INLINE void rescale(const attention_args *a, attention_tile *t, uint32_t r, floa
 }
 
 /* The block's scores become weights: powers of two, the scores being scaled by log2(e) / sqrt(head_dim). */
-INLINE void block_softmax(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, uint32_t r) {
+INLINE void block_softmax(dtype type, const attention_args *a, attention_work *w, attention_tile *t,
+                          const attention_block *b, uint32_t r) {
     const int32_t begin = (int32_t)left_of(t->begin[r], b->position), end = (int32_t)left_of(t->end[r], b->position);
     const bool    whole = begin == 0 && end >= KV_BLOCK;
-    vf            scale = vf_set1(t->scale), top = vf_set1(NO_MAXIMUM), sum = vf_zero(), s[KV_BLOCK / 16];
+    vf            scale = vf_set1(w->scale), top = vf_set1(NO_MAXIMUM), sum = vf_zero(), s[KV_BLOCK / 16];
     for (int i = 0; i < KV_BLOCK / 16; i++) {
-        s[i] = vf_mul(vf_load(&t->score[r][16 * i]), scale);
+        s[i] = vf_mul(vf_load(&w->score[r][16 * i]), scale);
         if (!whole) s[i] = vf_keep_range(s[i], begin - 16 * i, end - 16 * i, -INFINITY);
         top = vf_max(top, s[i]);
     }
@@ -84,7 +93,7 @@ INLINE void block_softmax(dtype type, const attention_args *a, attention_tile *t
     for (int i = 0; i < KV_BLOCK / 16; i++) {
         vf p = vf_exp2(vf_sub(s[i], maximum));
         sum = vf_add(sum, p);
-        act_store_n(t->weight[r] + 16 * i * (type == DTYPE_BF16 ? 2 : 4), type, p, 16);
+        act_store_n(w->weight[r] + 16 * i * (type == DTYPE_BF16 ? 2 : 4), type, p, 16);
     }
     t->sum[r] += vf_reduce_add(sum);
 }
@@ -92,8 +101,8 @@ INLINE void block_softmax(dtype type, const attention_args *a, attention_tile *t
 /* What lies at or past the end of the block may be anything, infinities included, and zero times infinity is NaN: so those
  * positions are not touched, and where the last pair is only half in the block, a copy with the other half cleared is read.
  * Units that lie side by side (of one page) are walked in one go. */
-INLINE void block_values(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, uint32_t d,
-                         const int vecs, const int fetches, const char *fetch) {
+INLINE void block_values(dtype type, const attention_args *a, attention_work *w, attention_tile *t, const attention_block *b,
+                         uint32_t d, const int vecs, const int fetches, const char *fetch) {
     const uint32_t pair = type == DTYPE_BF16 ? 2 : 1, unit_steps = KV_UNIT / pair, steps = b->count / pair;
     tile_args      v = {.w_step = a->layout->dim_padded * 4, .c = &t->out[0][d], .c_stride = HEAD_DIM_MAX, .resume = true};
     v.prefetch = fetch + d * (KV_BLOCK / pair) * 4;
@@ -101,35 +110,35 @@ INLINE void block_values(dtype type, const attention_args *a, attention_tile *t,
         uint32_t    u = s / unit_steps;
         const char *values = b->v[u];
         if (s == steps) {
-            v.steps = 1, values = (const char *)t->last_pair;
+            v.steps = 1, values = (const char *)w->last_pair;
         } else {
             for (v.steps = unit_steps; s + v.steps < steps && b->v[u + v.steps / unit_steps] == values + v.steps * v.w_step;)
                 v.steps += unit_steps;
             v.steps = min_u32(v.steps, steps - s);
         }
-        for (uint32_t r = 0; r < t->rows; r++) v.x[r] = t->weight[r] + s * 4;
+        for (uint32_t r = 0; r < t->rows; r++) v.x[r] = w->weight[r] + s * 4;
         for (int i = 0; i < vecs; i++) v.w[i] = values + 4 * (d + 16 * (uint32_t)i);
         tile_rows(type, t->rows, vecs, fetches ? vecs : 0, &v);
     }
 }
 
-INLINE void copy_last_pair(const attention_args *a, attention_tile *t, const attention_block *b) {
+INLINE void copy_last_pair(const attention_args *a, attention_work *w, const attention_block *b) {
     uint32_t    position = b->count - 1, dim = a->layout->dim_padded;
     const char *from = b->v[position / KV_UNIT] + (size_t)(position % KV_UNIT / 2) * dim * 4;
-    memcpy(t->last_pair, from, (size_t)dim * 4);
-    for (uint32_t d = 0; d < dim; d++) t->last_pair[d][1] = 0;
+    memcpy(w->last_pair, from, (size_t)dim * 4);
+    for (uint32_t d = 0; d < dim; d++) w->last_pair[d][1] = 0;
 }
 
-INLINE void run_block(dtype type, const attention_args *a, attention_tile *t, const attention_block *b, const int fetches,
-                      const char *fetch) {
+INLINE void run_block(dtype type, const attention_args *a, attention_work *w, attention_tile *t, const attention_block *b,
+                      const int fetches, const char *fetch) {
     const uint32_t dim = a->layout->dim_padded;
     uint32_t       d = 0;
-    block_scores(type, a, t, b, fetches, fetch);
-    for (uint32_t r = 0; r < t->rows; r++) block_softmax(type, a, t, b, r);
-    if (type == DTYPE_BF16 && b->count % 2) copy_last_pair(a, t, b);
+    block_scores(type, a, w, t, b, fetches, fetch);
+    for (uint32_t r = 0; r < t->rows; r++) block_softmax(type, a, w, t, b, r);
+    if (type == DTYPE_BF16 && b->count % 2) copy_last_pair(a, w, b);
     fetch += a->layout->v_offset;
-    for (; d + 16 * TILE_VECS <= dim; d += 16 * TILE_VECS) block_values(type, a, t, b, d, TILE_VECS, fetches, fetch);
-    for (; d < dim; d += 16) block_values(type, a, t, b, d, 1, fetches, fetch);
+    for (; d + 16 * TILE_VECS <= dim; d += 16 * TILE_VECS) block_values(type, a, w, t, b, d, TILE_VECS, fetches, fetch);
+    for (; d < dim; d += 16) block_values(type, a, w, t, b, d, 1, fetches, fetch);
 }
 
 INLINE void tile_finish(dtype type, attention_tile *t, uint32_t head_dim) {
@@ -142,11 +151,10 @@ INLINE void tile_finish(dtype type, attention_tile *t, uint32_t head_dim) {
 }
 
 INLINE void tile_begin(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t row,
-                       attention_tile *t) {
+                       uint32_t rows, attention_tile *t) {
     uint32_t group = a->heads / a->layout->kv_heads;
-    t->rows = min_u32(TILE_ROWS, part->end - row), t->first = UINT32_MAX, t->last = 0;
-    t->scale = 1.44269504f / sqrtf((float)a->layout->head_dim);
-    for (uint32_t r = 0; r < t->rows; r++) {
+    t->rows = rows, t->first = UINT32_MAX, t->last = 0;
+    for (uint32_t r = 0; r < rows; r++) {
         uint32_t token = (row + r) / group, head = kv_head * group + (row + r) % group;
         size_t   at = (size_t)head * a->layout->head_dim * (type == DTYPE_BF16 ? 2 : 4);
         t->q[r] = row_of(&a->q, part->run->row_begin + token) + at;
@@ -160,40 +168,55 @@ INLINE void tile_begin(dtype type, const attention_args *a, const attention_part
     t->first = t->first / KV_BLOCK * KV_BLOCK;
 }
 
+INLINE void work_begin(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head,
+                       attention_work *w) {
+    uint32_t rows = part->end - part->begin, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    w->scale = 1.44269504f / sqrtf((float)a->layout->head_dim);
+    w->tile_count = tiles, w->first = UINT32_MAX, w->last = 0;
+    for (uint32_t i = 0; i < tiles; i++) {
+        uint32_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
+        tile_begin(type, a, part, kv_head, part->begin + begin, end - begin, &w->tiles[i]);
+        w->first = min_u32(w->first, w->tiles[i].first), w->last = max_u32(w->last, w->tiles[i].last);
+    }
+}
+
 /* The block walked next, or the next head's first: fetched while this one is worked on where it is whole, else at once, so
  * that nothing past its end is read. Returns what to fetch meanwhile; `here` where that is nothing new. */
 INLINE const char *next_block(const attention_args *a, const attention_part *part, uint32_t kv_head, uint32_t position,
-                              const attention_tile *t, const char *here) {
-    if (position >= t->last) kv_head++, position = t->first;
+                              const attention_work *w, const char *here) {
+    if (position >= w->last) kv_head++, position = w->first;
     if (kv_head >= part->kv_head_end) return here;
     const char *next = unit_at(a, part, kv_head, position);
-    uint32_t    units = (min_u32(KV_BLOCK, t->last - position) + KV_UNIT - 1) / KV_UNIT;
+    uint32_t    units = (min_u32(KV_BLOCK, w->last - position) + KV_UNIT - 1) / KV_UNIT;
     if (units == KV_BLOCK / KV_UNIT) return next;
     for (size_t i = 0; i < units * a->layout->unit_bytes; i += 64)
         __builtin_prefetch(next + i), __builtin_prefetch(next + i + a->layout->v_offset);
     return here;
 }
 
-INLINE void attention_tile_rows(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head,
-                                uint32_t row, const int fetches, attention_tile *t) {
-    tile_begin(type, a, part, kv_head, row, t);
-    for (uint32_t position = t->first; position < t->last; position += KV_BLOCK) {
-        attention_block b = block_at(a, part, kv_head, position, t->last);
-        const char     *fetch = fetches ? next_block(a, part, kv_head, position + KV_BLOCK, t, b.k[0]) : b.k[0];
-        run_block(type, a, t, &b, fetches, fetch);
+/* Few rows read each key and value once, from memory: their first tile fetches ahead. Many find them in the cache. */
+INLINE void attention_head(dtype type, const attention_args *a, const attention_part *part, uint32_t kv_head,
+                           attention_work *w) {
+    bool few = part->end - part->begin <= FETCH_ROWS;
+    work_begin(type, a, part, kv_head, w);
+    for (uint32_t position = w->first; position < w->last; position += KV_BLOCK) {
+        attention_block b = block_at(a, part, kv_head, position, w->last);
+        const char     *fetch = few ? next_block(a, part, kv_head, position + KV_BLOCK, w, b.k[0]) : b.k[0];
+        for (uint32_t i = 0; i < w->tile_count; i++) {
+            attention_tile *t = &w->tiles[i];
+            if (t->last <= position || t->first > position) continue;
+            b.count = min_u32(KV_BLOCK, t->last - position);
+            if (few && i == 0) run_block(type, a, w, t, &b, 1, fetch);
+            else run_block(type, a, w, t, &b, 0, fetch);
+        }
     }
-    tile_finish(type, t, a->layout->head_dim);
+    for (uint32_t i = 0; i < w->tile_count; i++) tile_finish(type, &w->tiles[i], a->layout->head_dim);
 }
 
-/* A single tile reads each key and value once, from memory: it fetches ahead. Several find them in the cache. */
 #define ATTENTION(name, type)                                                                                               \
     static void name(const attention_args *a, attention_part part, void *scratch) {                                         \
-        for (uint32_t head = part.kv_head_begin; head < part.kv_head_end; head++) {                                         \
-            if (part.end - part.begin <= TILE_ROWS) attention_tile_rows(type, a, &part, head, part.begin, 1, scratch);      \
-            else                                                                                                            \
-                for (uint32_t row = part.begin; row < part.end; row += TILE_ROWS)                                           \
-                    attention_tile_rows(type, a, &part, head, row, 0, scratch);                                             \
-        }                                                                                                                   \
+        for (uint32_t head = part.kv_head_begin; head < part.kv_head_end; head++)                                           \
+            attention_head(type, a, &part, head, scratch);                                                                  \
     }
 ATTENTION(attention_f32, DTYPE_F32)
 ATTENTION(attention_bf16, DTYPE_BF16)

@@ -10,6 +10,7 @@ typedef struct {
 } matmul_part;
 
 /* Of each of these kv heads, rows [begin, end) of (position in the run) x (its query heads), heads innermost. */
+enum { ATTENTION_ROWS = 48 }; /* at most */
 typedef struct {
     const kv_run *run;
     uint32_t      kv_head_begin, kv_head_end, begin, end;
