@@ -87,7 +87,7 @@ static void bench_attention(bench *b, const model_shape *m, uint32_t streams, ui
     a.pages = bench_memory(bytes, true), a.q = bench_memory(total * row, true), a.out = bench_memory(total * row, true);
     a.ids = malloc(sizeof *a.ids * pages * streams), a.rotation = bench_memory((size_t)total * m->head_dim * 4, true);
     memset(a.pages, 0, bytes);
-    for (uint32_t i = 0; i < pages * streams; i++) a.ids[i] = i * 37 % (pages * streams) == 0 && i ? i : i;
+    for (uint32_t i = 0; i < pages * streams; i++) a.ids[i] = i;
     for (uint32_t i = 0; i < streams; i++) a.runs[i] = (kv_run){i * rows, rows, context - rows, a.ids + i * pages};
     a.run_count = streams;
     timing t = measure(b, run_attention, &a, rows > 1);
@@ -195,7 +195,7 @@ int main(int argc, char **argv) {
         bench_attention(&b, &models[m], 1, 512, 512);
         bench_attention(&b, &models[m], 1, 512, 4096);
     }
-    sample_args plain = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1}, a = plain;
+    sample_args plain = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1}, a;
     for (uint32_t vocab = 32000; vocab < 152000; vocab += 119936)
         for (uint32_t count = 1; count <= 16; count += 15) {
             a = plain, a.temperature = 0;
