@@ -31,8 +31,9 @@ LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp
 
 # Each test, fuzz target and bench is a program of one file that links the whole library.
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
+THREADED   = $(filter $(addprefix %/test_,engine service device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCHES    = $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c),$(wildcard bench/*.c)))
 TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
 
 MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -54,9 +55,9 @@ asan: ## run the C tests under the address and undefined-behaviour sanitizers
 	$(MAKE_ALL) MODE=asan BUILD=$(BUILD)-asan all programs
 	@$(PYTHON) tests/run.py --build $(BUILD)-asan $(patsubst $(BUILD)/%,$(BUILD)-asan/%,$(UNIT_TESTS) $(FUZZERS))
 
-tsan: ## run the C tests under the thread sanitizer
-	$(MAKE_ALL) MODE=tsan BUILD=$(BUILD)-tsan all programs
-	@$(PYTHON) tests/run.py --build $(BUILD)-tsan $(patsubst $(BUILD)/%,$(BUILD)-tsan/%,$(UNIT_TESTS))
+tsan: ## run those C tests that have threads under the thread sanitizer
+	$(MAKE_ALL) MODE=tsan BUILD=$(BUILD)-tsan all threaded
+	@$(PYTHON) tests/run.py --build $(BUILD)-tsan $(patsubst $(BUILD)/%,$(BUILD)-tsan/%,$(THREADED))
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (needs clang)
 	$(MAKE_ALL) MODE=fuzz BUILD=$(BUILD)-fuzz CC=clang fuzzers
@@ -84,6 +85,7 @@ install: $(BUILD)/penstock ## install the daemon, its default model, docs and an
 packages:
 	@scripts/install-packages.sh
 programs: $(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
+threaded: $(THREADED)
 fuzzers: $(FUZZERS)
 
 clean: ## remove what was built
@@ -124,6 +126,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs threaded fuzzers clean help
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

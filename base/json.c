@@ -128,7 +128,8 @@ void json_quote(buf *out, const char *s, size_t n) {
         } else {
             uint32_t cp;
             int      len = utf8_decode(s + i, n - i, &cp);
-            if (len > 0) buf_append(out, s + i, (size_t)len), i += (size_t)len;
+            if (len > 0 && (cp == 0x85 || cp == 0x2028 || cp == 0x2029)) buf_printf(out, "\\u%04x", cp), i += (size_t)len;
+            else if (len > 0) buf_append(out, s + i, (size_t)len), i += (size_t)len;
             else buf_append(out, "\xEF\xBF\xBD", 3), i += (size_t)-len;
         }
     }

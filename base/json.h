@@ -16,7 +16,8 @@
 cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err);
 
 /* Appends s[0..n) as a JSON string with its quotes. Control characters are escaped; bytes that are not UTF-8 become
- * U+FFFD, so the result is always valid JSON. Non-ASCII stays as it is. */
+ * U+FFFD, so the result is always valid JSON. Non-ASCII stays as it is, except that Unicode's line ends (U+0085, U+2028,
+ * U+2029) are escaped too: there are readers of JSON lines that split at them. */
 void json_quote(buf *out, const char *s, size_t n);
 
 /* Member by name, exact case; NULL if absent. The LAST of duplicates wins, as in Python's json. */

@@ -3,9 +3,9 @@
 
     bench/peer.py [--rounds 20] [--folder DIR] [--only decode,prefill,streams,latency,start] [--json FILE]
 
-A machine's memory bandwidth may change from one second to the next, so nothing is measured alone: each round runs the
-machine's ceiling, the peer and Penstock one after the other, for a second or two each, and what counts is the median of
-the rounds' ratios. Needs root (chroot), mmdebstrap, and about 8 GB in --folder, where the peer is unpacked once."""
+A machine's memory bandwidth may change from one second to the next, so nothing is measured alone: each round runs the peer
+and Penstock (which reads the machine's ceiling beside its own work) one after the other, for a second or two each, and what
+counts is the median of the rounds' ratios. Needs root (chroot), mmdebstrap, and about 8 GB in --folder, where the peer is unpacked once."""
 import argparse
 import contextlib
 import csv
@@ -14,7 +14,6 @@ import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import socket
@@ -77,19 +76,13 @@ class Peer:
 
 class Penstock:
     def __init__(self, build):
-        self.binary, self.clients, self.ceilings = (build / f for f in ("penstock", "bench/clients", "bench/ceilings"))
+        self.binary, self.clients = build / "penstock", build / "bench/clients"
 
-    def generate(self, name, prompt, output):
-        """Tokens a second of prefill and of decode."""
-        process = subprocess.run([self.binary, "generate", "--model", f"random:{name}", "--prompt-tokens", str(prompt),
-                                  "--max-tokens", str(output), "--ignore-eos", "--threads", str(THREADS)],
-                                 check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        return read_report(process.stdout + process.stderr)
-
-    def bytes_per_token(self, name):
-        """Weights read for one token (bf16)."""
-        facts = run(self.binary, "inspect", f"random:{name}")
-        return 2 * int(re.search(r"(\d+) read per token", facts)[1])
+    def generate(self, name, prompt, output, streams=1):
+        """What `penstock generate` measured: prefill_tokens_per_s, decode_tokens_per_s, bytes_per_step, ..."""
+        out = run(self.binary, "generate", "--model", f"random:{name}", "--prompt-tokens", prompt, "--max-tokens", output,
+                  "--ignore-eos", "--threads", THREADS, "--streams", streams, "--jsonl-stats")
+        return json.loads(out.splitlines()[-1])
 
     @contextlib.contextmanager
     def server(self, name, slots, context):
@@ -98,16 +91,6 @@ class Penstock:
                          "--running-max", slots, "--kv-cache-memory", "1G", "--log-level", "warn"]):
             wait_for_http(port, "/ready")
             yield port, f"random:{name}"
-
-
-def read_report(text):
-    found = {kind: re.findall(rf"{kind}\D*([\d.]+) tokens/s", text) for kind in ("prompt", "decode")}
-    return {kind: float(values[-1]) if values else float("nan") for kind, values in found.items()}
-
-
-def read_bandwidth(ceilings):
-    """GB/s of both threads reading, in a fifth of a second."""
-    return float(re.search(r"read\D*([\d.]+)", run(ceilings, "--quick"))[1])
 
 
 def free_port():
@@ -148,7 +131,7 @@ class Table:
 
     def __init__(self):
         self.rows = []
-        print(f"{'':4} {'':44} {'Penstock':>12} {'other':>12} {'ratio':>8} {'goal':>8}   middle half of the ratios", flush=True)
+        print(f"{'':4} {'':52} {'Penstock':>12} {'other':>12} {'ratio':>8} {'goal':>8}   middle half of the ratios", flush=True)
 
     def add(self, goal_id, what, pairs, goal, at_most=False):
         ratios = sorted(ours / other for ours, other in pairs)
@@ -158,30 +141,27 @@ class Table:
         met = ratio <= goal if at_most else ratio >= goal
         self.rows.append({"id": goal_id, "what": what, "penstock": ours, "other": other, "ratio": ratio, "goal": goal, "met": met,
                           "rounds": len(pairs)})
-        print(f"{goal_id:4} {what:44} {ours:12.2f} {other:12.2f} {ratio:8.3f} {'<=' if at_most else '>='}{goal:6.2f}   "
+        print(f"{goal_id:4} {what:52} {ours:12.2f} {other:12.2f} {ratio:8.3f} {'<=' if at_most else '>='}{goal:6.2f}   "
               f"{low:.3f} .. {high:.3f}{'' if met else '   NOT MET'}", flush=True)
 
 
 def measure_decode(table, peer, penstock, rounds):
     for name in ("llama-160m", "qwen2.5-0.5b", "moe-655m"):
-        gb_per_token, roof, theirs = penstock.bytes_per_token(name) / 1e9, [], []
+        roof, speed = [], []
         for _ in range(rounds):
-            before = read_bandwidth(penstock.ceilings)
-            other = peer.speed(name, output=64)
-            ours = penstock.generate(name, 16, 64)["decode"]
-            after = read_bandwidth(penstock.ceilings)
-            roof.append((ours * gb_per_token, (before + after) / 2))
-            theirs.append((ours, other))
+            other, ours = peer.speed(name, output=64), penstock.generate(name, 16, 64)
+            roof.append((ours["bytes_per_step"] / ours["step_ms"] / 1e6, ours["read_bytes_per_s"] / 1e9))
+            speed.append((ours["decode_tokens_per_s"], other))
         is_moe = name.startswith("moe")
         if not is_moe:
             table.add("C1", f"{name} decode, GB/s of the read roofline", roof, 0.85)
-        table.add("C8" if is_moe else "C2", f"{name} decode, tokens/s", theirs, 1.2 if is_moe else 1.25)
+        table.add("C8" if is_moe else "C2", f"{name} decode, tokens/s", speed, 1.2 if is_moe else 1.25)
 
 
 def measure_prefill(table, peer, penstock, rounds):
     for name in ("llama-160m", "qwen2.5-0.5b"):
-        pairs = [(penstock.generate(name, 512, 1)["prompt"], peer.speed(name, prompt=512)) for _ in range(rounds)]
-        table.add("C4", f"{name} prefill of 512, tokens/s", [(ours, other) for ours, other in pairs], 2.5)
+        pairs = [(penstock.generate(name, 512, 2)["prefill_tokens_per_s"], peer.speed(name, prompt=512)) for _ in range(rounds)]
+        table.add("C4", f"{name} prefill of 512, tokens/s", pairs, 2.5)
 
 
 def load(penstock, port, model, streams, requests, prompt, output):
@@ -196,6 +176,8 @@ def measure_streams(table, peer, penstock, rounds):
             for _ in range(rounds):
                 pairs.append(tuple(load(penstock, *server, 16, 1, 32, 192)["decode_tokens_s"] for server in (ours, theirs)))
         table.add("C7", f"{name}, 16 streams, tokens/s together", pairs, 2.5)
+        hosts = [(penstock.generate(name, 32, 64, streams=16)["host_share"] * 100, 100) for _ in range(rounds)]
+        table.add("C10", f"{name}, 16 streams, % of time outside operators", hosts, 0.03, at_most=True)
 
 
 def measure_latency(table, peer, penstock, rounds):

@@ -11,7 +11,7 @@ import re
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TOOLS = {"clients"}  # programs that other benches use
+TOOLS = {"clients", "http_server"}  # programs that other benches use
 
 
 def first(pattern, text, default="?"):
@@ -35,10 +35,10 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build"))
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    programs = sorted(ROOT / options.build / "bench" / source.stem for source in (ROOT / "bench").glob("*.c"))
+    programs = [ROOT / options.build / "bench" / source.stem for source in sorted((ROOT / "bench").glob("*.c"))]
     print(describe_machine(), flush=True)
     for program in programs:
-        if program.name in options.names or (not options.names and program.name not in TOOLS):
+        if program.exists() and (program.name in options.names or (not options.names and program.name not in TOOLS)):
             print(f"\n== {program.name}", flush=True)
             subprocess.run([program], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
 

@@ -21,8 +21,7 @@ const device_api *device_find(const char *name, char *why, size_t why_size) {
     if (why_size) *why = 0;
     if (!name || strcmp(name, "auto") == 0) return find_auto(why, why_size);
     for (int i = 0; i < DEVICES; i++)
-        if (strcmp(devices[i]->name, name) == 0)
-            return devices[i]->available(why, why_size) ? devices[i] : NULL;
+        if (strcmp(devices[i]->name, name) == 0) return devices[i]->available(why, why_size) ? devices[i] : NULL;
     if (strcmp(name, "cuda") == 0)
         snprintf(why, why_size, "this build has no CUDA device; use --device cpu, or sim to pretend");
     else snprintf(why, why_size, "there is no device named '%s'; there are auto, cpu, cuda and sim", name);

@@ -89,9 +89,9 @@ uint64_t workspace_carve(pass_workspace *w, char *memory, const model_facts *f, 
 
 void *memory_take(uint64_t bytes, const char *what, error *err) {
     const uint64_t size = round_up(bytes ? bytes : 1, HUGE_PAGE);
-    const int      no_file = -1; // cppcheck-suppress invalidFunctionArg
-    char          *all =
-        mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, no_file, 0);
+    const int      flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    // cppcheck-suppress invalidFunctionArg
+    char *all = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (all == MAP_FAILED) {
         error_set(err, ERR_MEMORY, "the system gives no %.1f MiB for %s; lower --kv-cache-memory or choose a smaller model",
                   (double)bytes / (1 << 20), what);

@@ -20,8 +20,8 @@ typedef struct {
 } hardware;
 
 static const hardware hardware_rows[] = {
+    {"h200", 4.3e12, 790e12, 4000, UINT64_C(141) << 30}, /* the first is the default */
     {"h100", 2.9e12, 700e12, 4000, UINT64_C(80) << 30},
-    {"h200", 4.3e12, 790e12, 4000, UINT64_C(141) << 30},
     {"a100", 1.75e12, 250e12, 5000, UINT64_C(80) << 30},
     {"cpu", 5.0e10, 4.2e11, 3000, UINT64_C(64) << 30}, /* two threads of a Zen 5 server, bf16 */
 };

@@ -178,15 +178,15 @@ static bool contains(const uint32_t *ids, uint32_t count, uint32_t id) {
 
 /* Adds what was drawn to the request and says in *event what follows from it. Returns whether that was its end. */
 static bool take_token(engine *e, request *r, const sampled *s, engine_event *event) {
-    *event = (engine_event){.id = r->asked.id, .token = *s};
+    const engine_request *a = &r->asked;
+    *event = (engine_event){.id = a->id, .token = *s};
+    a->tokens[a->prompt_tokens + r->output_tokens] = s->token; /* the scheduler looks there, corrupt or not */
     if (s->corrupt) {
         event->reason = FINISH_ERROR;
         event->message = "The model computed values that are not numbers.";
         return true;
     }
-    const engine_request *a = &r->asked;
-    a->tokens[a->prompt_tokens + r->output_tokens++] = s->token;
-    r->ledger.output_tokens = r->output_tokens;
+    r->ledger.output_tokens = ++r->output_tokens;
     if (r->output_tokens == 1) r->ledger.first_token_us = e->api->now_us(e->device);
     event->has_token = true;
     event->token_is_stop = contains(a->stop_ids, a->stop_id_count, s->token) ||
@@ -271,7 +271,10 @@ static int step(engine *e, bool *ran, error *err) {
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->plan_ns += clock_ns() - plan_ns;
     }
-    if (*ran) status = run_pass(e, &p, err);
+    if (*ran) {
+        publish(e); /* a long prompt's pass takes a while, and who is running is known now */
+        status = run_pass(e, &p, err);
+    }
     publish(e);
     wake_consumer(e);
     if (*ran) e->host_ns += clock_ns() - begin_ns - (walker_op_ns(e->walker) - begin_op_ns);
@@ -327,11 +330,15 @@ static int open_parts(engine *e, error *err) {
     char           why[256];
     memory_plan    memory;
     engine_config *c = &e->config;
+    const bool     context_asked_for = c->context_max > 0;
     int            status = checkpoint_open(&e->model, c->model, err);
     if (status == OK) status = engine_plan(c, e->model, &memory, err);
     if (status != OK) return status;
     const model_facts *f = checkpoint_facts(e->model);
-    e->api = device_find(c->device, why, sizeof why);
+    if (c->context_max < f->context_max && !context_asked_for)
+        log_warn("engine", "the KV pages hold a context of %u tokens, not the model's %u; --kv-cache-memory gives them more",
+                 c->context_max, f->context_max);
+    e->api = c->device_table ? c->device_table : device_find(c->device, why, sizeof why);
     status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;
     c->scheduler_settings.op_count = e->program.op_count;

@@ -15,12 +15,13 @@
 typedef struct engine engine;
 
 typedef struct {
-    const char      *model;              /* folder or random:NAME */
-    const char      *device;             /* auto, cpu, cuda, sim */
-    uint32_t         context_max;        /* 0: the model's */
-    uint64_t         kv_cache_bytes;     /* 0: a sensible share of what is free */
-    device_config    device_settings;    /* page_count, rows_max ... left 0 are derived */
-    scheduler_config scheduler_settings; /* likewise */
+    const char       *model;              /* folder or random:NAME */
+    const device_api *device_table;       /* NULL: the one that `device` names; tests bring their own */
+    const char       *device;             /* auto, cpu, cuda, sim */
+    uint32_t          context_max;        /* 0: the model's */
+    uint64_t          kv_cache_bytes;     /* 0: a sensible share of what is free */
+    device_config     device_settings;    /* page_count, rows_max ... left 0 are derived */
+    scheduler_config  scheduler_settings; /* likewise */
     void (*wake)(void *context); /* called on the engine thread after a step put something into the ring; must not block */
     void *wake_context;
 } engine_config;

@@ -13,19 +13,19 @@ typedef struct {
     uint32_t    batch_tokens_max, chunk_tokens;
     double      kv_share; /* of what is free once everything else is taken */
     bool        is_host;  /* the device's memory is the host's */
-} suit;
+} device_defaults;
 
-static const suit suits[] = {
+static const device_defaults defaults[] = {
     {"cpu", 512, 16, 0.4, true},
     {"cuda", 8192, 512, 0.9, false},
     {"sim", 8192, 512, 0.9, false},
 };
-enum { SUITS = sizeof suits / sizeof *suits };
+enum { DEFAULTS = sizeof defaults / sizeof *defaults };
 
-static const suit *suit_of(const char *name) {
-    for (int i = 1; i < SUITS; i++)
-        if (strcmp(suits[i].device, name) == 0) return &suits[i];
-    return &suits[0];
+static const device_defaults *defaults_of(const device_api *api) {
+    for (int i = 1; i < DEFAULTS; i++)
+        if (strcmp(defaults[i].device, api->name) == 0) return &defaults[i];
+    return &defaults[0];
 }
 
 enum { RUNNING_MAX = 64, WAITING_MAX = 1024, PAGE_TOKENS = 16, FRAME_COUNT = 4, PAGE_COUNT_MAX = 1 << 29 };
@@ -35,17 +35,17 @@ static void default_u32(uint32_t *value, uint32_t standard) {
     if (*value == 0) *value = standard;
 }
 
-static void size_pools(engine_config *c, const suit *suits_it) {
+static void size_pools(engine_config *c, const device_defaults *suits) {
     scheduler_config *s = &c->scheduler_settings;
     device_config    *d = &c->device_settings;
     default_u32(&s->running_max, RUNNING_MAX);
     default_u32(&s->waiting_max, WAITING_MAX);
     default_u32(&s->page_tokens, PAGE_TOKENS);
     if (s->batch_tokens_max == 0) {
-        s->batch_tokens_max = suits_it->batch_tokens_max;
+        s->batch_tokens_max = suits->batch_tokens_max;
         if (s->batch_tokens_max < 2 * s->running_max) s->batch_tokens_max = 2 * s->running_max;
     }
-    default_u32(&s->chunk_tokens, suits_it->chunk_tokens);
+    default_u32(&s->chunk_tokens, suits->chunk_tokens);
     default_u32(&s->frame_count, FRAME_COUNT);
     default_u32(&s->frame_tokens, s->batch_tokens_max);
     d->rows_max = s->batch_tokens_max;
@@ -106,14 +106,20 @@ static int fit_context(engine_config *c, bool asked_for, uint64_t page_bytes, er
                      (unsigned long long)tokens);
 }
 
-static int check_fits(const engine_config *c, const memory_plan *m, error *err) {
-    const uint64_t sum = on_device_bytes(m);
+static int check_fits(const engine_config *c, const memory_plan *m, bool is_host, error *err) {
+    const uint64_t sum = on_device_bytes(m), pages = c->scheduler_settings.page_count * m->page_bytes;
     if (m->available_bytes == 0 || sum <= m->available_bytes) return OK;
-    const uint64_t pages = c->scheduler_settings.page_count * m->page_bytes;
+    if (sum - pages > m->available_bytes)
+        return error_set(err, ERR_MEMORY,
+                         "weights and buffers need %.2f GiB, before any KV page, and %.2f GiB are available; take a smaller "
+                         "model%s",
+                         gib(sum - pages), gib(m->available_bytes),
+                         is_host && !c->device_settings.map_weights ? ", or --map-weights to compute from the mapped file"
+                                                                    : "");
     return error_set(
         err, ERR_MEMORY,
         "%.2f GiB are needed (%.2f for KV pages, %.2f for weights and buffers) and %.2f GiB are available; lower "
-        "--kv-cache-memory, --max-model-len or --batch-tokens-max, or take a smaller model",
+        "--kv-cache-memory, --max-model-len or --batch-tokens-max",
         gib(sum), gib(pages), gib(sum - pages), gib(m->available_bytes));
 }
 
@@ -137,28 +143,33 @@ static int choose_context(engine_config *c, const model_facts *f, error *err) {
     return OK;
 }
 
+/* Once without KV pages, to see what they may take, and once with them. */
 static int plan_pools(engine_config *c, const device_api *api, const model_facts *f, const program *p, memory_plan *out,
                       error *err) {
-    const suit *suits_it = suit_of(api->name);
-    const bool  asked_for = c->context_max > 0;
-    int         status = choose_context(c, f, err);
-    if (status != OK) return status;
-    size_pools(c, suits_it);
-    set_pages(c, 0);
-    status = api->plan_memory(f, p, &c->device_settings, out, err);
-    if (status != OK) return status;
-    add_host_row(c, p, suits_it->is_host, out);
-    choose_pages(c, out, suits_it->kv_share);
-    status = fit_context(c, asked_for, out->page_bytes, err);
-    if (status == OK) status = api->plan_memory(f, p, &c->device_settings, out, err);
-    if (status != OK) return status;
-    add_host_row(c, p, suits_it->is_host, out);
-    return check_fits(c, out, err);
+    const device_defaults *suits = defaults_of(api);
+    const bool             context_asked_for = c->context_max > 0;
+    for (int with_pages = 0; with_pages < 2; with_pages++) {
+        int status = OK;
+        if (!with_pages) {
+            status = choose_context(c, f, err);
+            size_pools(c, suits);
+            set_pages(c, 0);
+        } else {
+            choose_pages(c, out, suits->kv_share);
+            status = fit_context(c, context_asked_for, out->page_bytes, err);
+        }
+        if (status == OK) status = api->plan_memory(f, p, &c->device_settings, out, err);
+        if (status != OK) return status;
+        add_host_row(c, p, suits->is_host, out);
+        status = check_fits(c, out, suits->is_host, err);
+        if (status != OK) return status;
+    }
+    return OK;
 }
 
 int engine_plan(engine_config *c, const checkpoint *ckpt, memory_plan *out, error *err) {
     char              why[256];
-    const device_api *api = device_find(c->device, why, sizeof why);
+    const device_api *api = c->device_table ? c->device_table : device_find(c->device, why, sizeof why);
     if (!api) return error_set(err, ERR_UNSUPPORTED, "%s", why);
     const model_facts *f = checkpoint_facts(ckpt);
     program            p;

@@ -25,6 +25,12 @@ size_t requests_memory_bytes(uint32_t capacity) {
     return m.used;
 }
 
+static char *take_memory(size_t bytes) {
+    char *memory = calloc(1, bytes);
+    if (!memory) fatal("out of memory for a table of requests of %zu bytes", bytes);
+    return memory;
+}
+
 void cond_init_monotonic(pthread_cond_t *c) {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -35,9 +41,9 @@ void cond_init_monotonic(pthread_cond_t *c) {
 
 void requests_init(requests *q, uint32_t capacity) {
     *q = (requests){.capacity = capacity};
-    q->memory = calloc(1, requests_memory_bytes(capacity));
-    if (!q->memory) fatal("out of memory for a table of %u requests", capacity);
-    carver m = {.memory = (char *)q->memory + CARVE_ALIGN - (uintptr_t)q->memory % CARVE_ALIGN};
+    char *memory = take_memory(requests_memory_bytes(capacity));
+    q->memory = memory;
+    carver m = {.memory = memory + CARVE_ALIGN - (uintptr_t)memory % CARVE_ALIGN};
     lay_out(q, &m);
     for (uint32_t i = 0; i < capacity; i++) q->free_list[q->free_count++] = &q->table[capacity - 1 - i];
     pthread_mutex_init(&q->lock, NULL);

@@ -1,3 +1,7 @@
+/* A pass is a list of operators at which the set of rows changes: where slices begin, where they end, and the first operator
+ * that only drawn rows are of use to. Between two changes the rows are bound once and each operator is one call; at a change
+ * leavers are saved, the rest closes ranks, joiners are appended. So rows are always dense, and a decode-only pass, which
+ * has no change, is one bind and a plain loop. */
 #include "engine/walk.h"
 
 #include <stdlib.h>
@@ -188,14 +192,16 @@ static int join(walker *w, uint32_t at) {
 
 /* The next operator at which the set of rows changes. */
 static uint32_t next_change(const walker *w, uint32_t at) {
-    const program *p = w->config.program;
-    uint32_t       next = p->op_count;
+    const uint32_t outputs_begin = w->config.program->outputs_begin;
+    uint32_t       next = w->config.program->op_count;
     for (uint32_t i = 0; i < w->plan->slice_count; i++) {
         const slice *s = &w->plan->slices[i];
         if (s->op_begin > at && s->op_begin < next) next = s->op_begin;
         if (s->op_end > at && s->op_end < next) next = s->op_end;
+        const bool drops = rows_needed(w, i, outputs_begin) < s->token_end - s->token_begin;
+        if (drops && at < outputs_begin && outputs_begin < next) next = outputs_begin;
     }
-    return at < p->outputs_begin && p->outputs_begin < next ? p->outputs_begin : next;
+    return next;
 }
 
 /* ---- one batch over a run of operators ---- */

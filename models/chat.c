@@ -14,12 +14,13 @@
 #include "base/json.h"
 #include "base/log.h"
 
+enum { ROLE_USER, ROLE_SYSTEM, ROLE_ASSISTANT, ROLE_TOOL, ROLES };
+
 typedef struct {
-    template *t;          /* NULL: none */
-    bool      parts;      /* iterates over content parts */
-    bool      parts_only; /* and cannot take text */
-    bool      empty_text; /* wants "" where there is no content, not null */
-    bool      json_text;  /* wants the arguments of a tool call as JSON text, not as a mapping */
+    template *t;                         /* NULL: none */
+    bool      parts[ROLES], text[ROLES]; /* shows content parts, content as text, in messages of this role */
+    bool      empty_text;                /* wants "" where there is no content, not null */
+    bool      json_text;                 /* wants the arguments of a tool call as JSON text, not as a mapping */
 } tried_template;
 
 struct chat_format {
@@ -31,15 +32,14 @@ enum { CONFIG_BYTES_MAX = 32 << 20, CONFIG_DEPTH_MAX = 64 };
 
 /* ---- trying a template ---- */
 
-static const char word[] = "quagga71";
+#define WORD "quagga71"
+enum { SHOWN = 4 }; /* a score from here on: the word is there as it should be */
 
-static cJSON *parsed(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static cJSON *parsed(const char *format, ...) {
-    char    text[2048];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(text, sizeof text, format, args);
-    va_end(args);
+/* A context from a form with one gap. */
+static cJSON *filled(const char *form, const char *part) {
+    char        text[2048];
+    const char *gap = strstr(form, "%s");
+    int         n = snprintf(text, sizeof text, "%.*s%s%s", (int)(gap - form), form, part, gap + 2);
     check(n > 0 && (size_t)n < sizeof text);
     cJSON *value = json_parse(text, (size_t)n, CONFIG_DEPTH_MAX, NULL);
     check(value);
@@ -51,7 +51,8 @@ static void add_missing(cJSON *context, const cJSON *members) {
         if (!json_get(context, m->string)) cJSON_AddItemToObject(context, m->string, cJSON_Duplicate(m, true));
 }
 
-/* How well the template takes this context; 0: it fails. Consumes the context. */
+/* How well the template takes this context; 0: it fails. A list or mapping that comes out as data, as Python or JSON
+ * write it, was not understood. Consumes the context. */
 static int try_context(const chat_format *c, const template *t, cJSON *context) {
     template_limits limits = {.steps_max = 200000, .depth_max = 200, .output_max = 1 << 20};
     int             score = 0;
@@ -61,46 +62,54 @@ static int try_context(const chat_format *c, const template *t, cJSON *context) 
     add_missing(context, c->special);
     if (template_render(t, context, 0, &limits, &out, &ignored) == OK) {
         const char *s = out.data ? out.data : "";
-        bool        as_python = strstr(s, "{'") || strstr(s, "': '");
-        score = 1 + 4 * (strstr(s, word) != NULL && !as_python) + 2 * (strstr(s, "None") == NULL);
+        bool        as_data = strstr(s, "': '" WORD) || strstr(s, "\"text\": \"" WORD) || strstr(s, "\"text\":\"" WORD);
+        score = 1 + SHOWN * (strstr(s, WORD) != NULL && !as_data) + 2 * (strstr(s, "None") == NULL);
     }
     buf_free(&out);
     cJSON_Delete(context);
     return score;
 }
 
-static cJSON *with_content(const char *content) {
-    return parsed("{\"messages\":[{\"role\":\"user\",\"content\":%s}],\"tools\":null,\"add_generation_prompt\":true}",
-                  content);
-}
+#define CALL_OF_F(content, arguments)                                                                                       \
+    "{\"role\":\"assistant\",\"content\":" content ",\"tool_calls\":[{\"id\":\"call00001\",\"type\":\"function\","          \
+    "\"function\":{\"name\":\"f\",\"arguments\":" arguments "}}]}"
+#define TOOLS                                                                                                               \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":{\"type\":"        \
+    "\"object\","                                                                                                           \
+    "\"properties\":{\"k\":{\"type\":\"string\",\"description\":\"e\"}},\"required\":[\"k\"]}}}]"
+#define USER "{\"role\":\"user\",\"content\":\"a\"}"
+#define END "\"add_generation_prompt\":true}"
 
 static void try_content(const chat_format *c, tried_template *t) {
-    char text[64], parts[128];
-    snprintf(text, sizeof text, "\"%s\"", word);
-    snprintf(parts, sizeof parts, "[{\"type\":\"text\",\"text\":\"%s\"}]", word);
-    t->parts = try_context(c, t->t, with_content(parts)) >= 4;
-    t->parts_only = t->parts && try_context(c, t->t, with_content(text)) < 4;
-}
-
-static cJSON *with_tool_call(const char *content, const char *arguments) {
-    return parsed(
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":%s,\"tool_calls\":"
-        "[{\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":%s}}]},"
-        "{\"role\":\"tool\",\"tool_call_id\":\"call00001\",\"name\":\"f\",\"content\":\"b\"}],"
-        "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":"
-        "{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\",\"description\":\"e\"}},\"required\":[\"k\"]}}}],"
-        "\"add_generation_prompt\":true}",
-        content, arguments);
+    static const char *const with_content[ROLES] = {
+        [ROLE_USER] = "{\"messages\":[{\"role\":\"user\",\"content\":%s}],\"tools\":null," END,
+        [ROLE_SYSTEM] = "{\"messages\":[{\"role\":\"system\",\"content\":%s}," USER "],\"tools\":null," END,
+        [ROLE_ASSISTANT] = "{\"messages\":[" USER ",{\"role\":\"assistant\",\"content\":%s}," USER "],\"tools\":null," END,
+        [ROLE_TOOL] =
+            "{\"messages\":[" USER "," CALL_OF_F("\"\"", "{}") ",{\"role\":\"tool\",\"tool_call_id\":\"call00001\","
+                                                               "\"name\":\"f\",\"content\":%s}]," TOOLS "," END,
+    };
+    for (int role = 0; role < ROLES; role++) {
+        t->parts[role] =
+            try_context(c, t->t, filled(with_content[role], "[{\"type\":\"text\",\"text\":\"" WORD "\"}]")) >= SHOWN;
+        t->text[role] = try_context(c, t->t, filled(with_content[role], "\"" WORD "\"")) >= SHOWN;
+    }
 }
 
 static void try_tool_calls(const chat_format *c, tried_template *t) {
-    char mapping[64], json[64];
-    int  best = 0;
-    snprintf(mapping, sizeof mapping, "{\"k\":\"%s\"}", word);
-    snprintf(json, sizeof json, "\"{\\\"k\\\":\\\"%s\\\"}\"", word);
-    for (int form = 0; form < 4; form++) { /* the first of the best */
-        int score = try_context(c, t->t, with_tool_call(form & 1 ? "\"\"" : "null", form & 2 ? json : mapping));
-        if (score > best) best = score, t->empty_text = form & 1, t->json_text = form & 2;
+    static const char *const form[4] = {
+        CALL_OF_F("null", "{\"k\":\"" WORD "\"}"),
+        CALL_OF_F("\"\"", "{\"k\":\"" WORD "\"}"),
+        CALL_OF_F("null", "\"{\\\"k\\\":\\\"" WORD "\\\"}\""),
+        CALL_OF_F("\"\"", "\"{\\\"k\\\":\\\"" WORD "\\\"}\""),
+    };
+    int best = 0;
+    for (int i = 0; i < 4; i++) { /* the first of the best */
+        int score = try_context(c, t->t,
+                                filled("{\"messages\":[" USER ",%s,{\"role\":\"tool\",\"tool_call_id\":\"call00001\","
+                                       "\"name\":\"f\",\"content\":\"b\"}]," TOOLS "," END,
+                                       form[i]));
+        if (score > best) best = score, t->empty_text = i & 1, t->json_text = i & 2;
     }
 }
 
@@ -210,7 +219,8 @@ int chat_format_open(chat_format **out, const char *dir, const char *template_fi
     chat_format *c = calloc(1, sizeof *c);
     if (!c || !(c->special = cJSON_CreateObject())) fatal("out of memory opening a chat template");
     *out = NULL;
-    int code = dir ? read_folder(c, dir, template_file, err) : OK;
+    int code = dir && !file_exists(dir) ? error_set(err, ERR_NOT_FOUND, "there is no folder '%s'", dir) : OK;
+    if (code == OK && dir) code = read_folder(c, dir, template_file, err);
     if (code == OK && template_file) code = adopt_file(c, &c->ordinary, template_file, err);
     if (code != OK) {
         chat_format_close(c);
@@ -268,7 +278,18 @@ static cJSON *one_part(const cJSON *text) {
     return list;
 }
 
+static int role_of(const cJSON *message) {
+    static const struct {
+        const char *name;
+        int         role;
+    } names[] = {{"user", ROLE_USER}, {"assistant", ROLE_ASSISTANT}, {"tool", ROLE_TOOL}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(json_get(message, "role")->valuestring, names[i].name)) return names[i].role;
+    return ROLE_SYSTEM;
+}
+
 static int normalize_content(const tried_template *t, cJSON *message, error *err) {
+    int          role = role_of(message);
     const cJSON *content = json_get(message, "content");
     cJSON       *changed = NULL;
     if (!content || cJSON_IsNull(content)) {
@@ -277,8 +298,8 @@ static int normalize_content(const tried_template *t, cJSON *message, error *err
     } else if (cJSON_IsArray(content)) {
         int code = check_parts(content, err);
         if (code != OK) return code;
-        if (!t->parts) changed = joined_parts(content);
-    } else if (cJSON_IsString(content) && t->parts_only) {
+        if (!t->parts[role]) changed = joined_parts(content);
+    } else if (cJSON_IsString(content) && t->parts[role] && !t->text[role]) {
         changed = one_part(content);
     }
     if (!changed) return OK;

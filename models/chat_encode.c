@@ -56,7 +56,13 @@ static size_t mark_place(const marker *m, const char *text, size_t at, size_t n)
     return at + (size_t)(first > 0 ? first : 1);
 }
 
-/* `text` with marks, malloc'ed for cJSON; NULL: it needs none. */
+static char *allocate(size_t n) { /* for cJSON, which frees it */
+    char *bytes = cJSON_malloc(n);
+    if (!bytes) fatal("out of memory for %zu bytes of a message", n);
+    return bytes;
+}
+
+/* `text` with marks; NULL: it needs none. */
 static char *marked(const marker *m, const char *text) {
     size_t n = strlen(text), from = 0, place;
     buf    out;
@@ -69,8 +75,7 @@ static char *marked(const marker *m, const char *text) {
         }
     if (from == 0) return NULL;
     buf_append(&out, text + from, n - from);
-    char *copy = cJSON_malloc(out.size + 1);
-    if (!copy) fatal("out of memory marking a message");
+    char *copy = allocate(out.size + 1);
     memcpy(copy, out.data, out.size + 1);
     buf_free(&out);
     return copy;
@@ -107,8 +112,7 @@ static void mark_seams(const marker *m, cJSON *list) {
         cJSON *left = text_of_part(part), *right = text_of_part(part->next);
         if (!left || !right || !token_across(m, left->valuestring, right->valuestring)) continue;
         size_t n = strlen(left->valuestring), mark = strlen(m->g->mark);
-        char  *longer = cJSON_malloc(n + mark + 1);
-        if (!longer) fatal("out of memory marking a message");
+        char  *longer = allocate(n + mark + 1);
         memcpy(longer, left->valuestring, n);
         memcpy(longer + n, m->g->mark, mark + 1);
         cJSON_free(left->valuestring);

@@ -1,4 +1,12 @@
-/* models/template.c: the interpreter's front: compile, render, and the one place where failures land. */
+/* models/template.c: the interpreter's front: compile, render, and the one place where failures land.
+ *
+ * What it does is what Jinja2 3.1.6 does, as its sources and Python 3.11 have it; tests/e2e/test_render.py compares. Where
+ * the two differ, on purpose:
+ *   - integers have 64 bits, and growing beyond them is an error;
+ *   - include, extends, import and autoescape are refused (a chat template has no other files and writes no HTML), and so
+ *     are the filters pprint, random, striptags, urlize, wordwrap and the function lipsum;
+ *   - where Python prints an address (<generator object ... at 0x7f...>), there is none;
+ *   - an expression made of literals alone is evaluated when it is reached, not before. */
 #include "models/template.h"
 
 #include <stdlib.h>
@@ -7,8 +15,8 @@
 #include "models/template_render.h"
 
 /* A chat of a hundred thousand tokens takes some hundred thousand steps and two megabytes; these bounds are for the
- * template that does not end. A step is well under a microsecond. */
-const template_limits template_limits_default = {.steps_max = 20000000, .depth_max = 1000, .output_max = 64 << 20};
+ * template that does not end. A step is well under a microsecond, a level well under a kilobyte of stack. */
+const template_limits template_limits_default = {.steps_max = 20000000, .depth_max = 2500, .output_max = 64 << 20};
 
 enum { SOURCE_BYTES_MAX = 1 << 20, COMPILED_BYTES_MAX = 256 << 20 };
 

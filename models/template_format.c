@@ -350,7 +350,7 @@ static spec read_spec(render *r, const text *t) {
     return s;
 }
 
-static _Noreturn void fail_type(render *r, const spec *s, value v) {
+static __attribute__((noreturn)) void fail_type(render *r, const spec *s, value v) {
     FAIL(r, "Unknown format code '%c' for object of type '%s'", s->type, jinja_type_name(v));
 }
 

@@ -13,7 +13,7 @@
 
 enum { IN_DATA, IN_BLOCK, IN_VARIABLE };
 
-#define LEX_FAIL(x, ...) ((x)->trap->line = (x)->line, jinja_fail((x)->trap, ERR_INVALID, __VA_ARGS__))
+#define LEX_FAIL(x, ...) jinja_fail(jinja_trap_at((x)->trap, (x)->line), ERR_INVALID, __VA_ARGS__)
 
 /* All newlines become \n, and one at the very end goes. */
 void jinja_lex_start(lexer *x, arena *a, const char *source, size_t n) {

@@ -16,7 +16,8 @@ typedef struct {
     uint32_t line; /* of the template, for the sentence; 0: none */
 } trap;
 
-_Noreturn void jinja_fail(trap *t, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static inline trap            *jinja_trap_at(trap *t, uint32_t line) { return t->line = line, t; }
+__attribute__((noreturn)) void jinja_fail(trap *t, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 typedef struct arena_block arena_block;
 typedef struct {

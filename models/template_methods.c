@@ -394,7 +394,7 @@ static const builtin loop_methods[] = {{"cycle", NULL, 0, loop_cycle}, {"changed
 static const builtin cycler_methods[] = {{"next", "/", 0, cycler_next}, {"reset", "/", 0, cycler_reset}};
 
 #define ROWS(table)                                                                                                         \
-    { table, sizeof table / sizeof *table }
+    { (table), sizeof(table) / sizeof *(table) }
 const builtin *jinja_find_method(value_kind kind, const text *name) {
     static const struct {
         const builtin *rows;

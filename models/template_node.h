@@ -31,11 +31,11 @@ typedef enum {
     N_TEXT,
     N_OUTPUT,
     N_BODY,
-    N_IF, /* test, body, test, body, ..., else body if the count is odd */
-    N_FOR,
+    N_IF,           /* test, body, test, body, ..., else body if the count is odd */
+    N_FOR,          /* kids by FOR_... */
     N_SET,          /* target, value */
     N_SET_BLOCK,    /* target, filter or NULL, body */
-    N_MACRO,        /* parameters (param_count), defaults, body */
+    N_MACRO,        /* parameters (name_count), defaults, body */
     N_CALL_BLOCK,   /* call, macro */
     N_FILTER_BLOCK, /* filter, body */
     N_WITH,         /* target, value, target, value ..., body */

@@ -7,11 +7,11 @@
 static const char *const spellings[] = {[OP_ADD] = "+",       [OP_SUB] = "-", [OP_MUL] = "*",          [OP_DIV] = "/",
                                         [OP_FLOORDIV] = "//", [OP_MOD] = "%", [OP_POW] = "** or pow()"};
 
-static _Noreturn void fail_operands(render *r, binary_op op, value a, value b) {
+static __attribute__((noreturn)) void fail_operands(render *r, binary_op op, value a, value b) {
     FAIL(r, "unsupported operand type(s) for %s: '%s' and '%s'", spellings[op], jinja_type_name(a), jinja_type_name(b));
 }
-static _Noreturn void fail_overflow(render *r) { FAIL(r, "an integer grows beyond 64 bits"); }
-static _Noreturn void fail_zero(render *r) { FAIL(r, "division by zero"); }
+static __attribute__((noreturn)) void fail_overflow(render *r) { FAIL(r, "an integer grows beyond 64 bits"); }
+static __attribute__((noreturn)) void fail_zero(render *r) { FAIL(r, "division by zero"); }
 
 /* ---- numbers ---- */
 

@@ -56,7 +56,7 @@ static const char *token_words(const token *t) {
     return (size_t)t->kind < sizeof words / sizeof *words && words[t->kind] ? words[t->kind] : "an operator";
 }
 
-_Noreturn void parser_fail_at_token(parser *p, const char *expected) {
+__attribute__((noreturn)) void parser_fail_at_token(parser *p, const char *expected) {
     const token *t = &p->now;
     if (t->kind == T_NAME)
         PARSE_FAIL(p, t->line, "expected %s, not '%.*s'", expected, t->size > 60 ? 60 : (int)t->size, t->data);

@@ -11,19 +11,19 @@ typedef struct {
     unsigned depth, loops, outer_loops; /* loops: `for`s around this place within the same macro */
 } parser;
 
-#define PARSE_FAIL(p, at_line, ...) ((p)->x.trap->line = (at_line), jinja_fail((p)->x.trap, ERR_INVALID, __VA_ARGS__))
+#define PARSE_FAIL(p, at_line, ...) jinja_fail(jinja_trap_at((p)->x.trap, (at_line)), ERR_INVALID, __VA_ARGS__)
 
 /* ---- template_parser.c ---- */
 
-void           parser_advance(parser *p);
-const token   *parser_look(parser *p); /* the token after the current one */
-bool           parser_token_is_name(const token *t, const char *name);
-bool           parser_at_name(const parser *p, const char *name);
-bool           parser_skip_name(parser *p, const char *name);
-bool           parser_skip(parser *p, token_kind kind);
-token          parser_expect(parser *p, token_kind kind);
-void           parser_expect_name(parser *p, const char *name);
-_Noreturn void parser_fail_at_token(parser *p, const char *expected);
+void                           parser_advance(parser *p);
+const token                   *parser_look(parser *p); /* the token after the current one */
+bool                           parser_token_is_name(const token *t, const char *name);
+bool                           parser_at_name(const parser *p, const char *name);
+bool                           parser_skip_name(parser *p, const char *name);
+bool                           parser_skip(parser *p, token_kind kind);
+token                          parser_expect(parser *p, token_kind kind);
+void                           parser_expect_name(parser *p, const char *name);
+__attribute__((noreturn)) void parser_fail_at_token(parser *p, const char *expected);
 
 typedef struct {
     node   **kids;

@@ -13,6 +13,7 @@ void jinja_show_real(render *r, double f) {
         jinja_put_str(r, isnan(f) ? "nan" : f < 0 ? "-inf" : "inf");
         return;
     }
+    jinja_work(r, 32);
     char digits[32];
     int  precision = 0;
     do snprintf(digits, sizeof digits, "%.*e", precision, f);

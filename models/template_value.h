@@ -160,11 +160,11 @@ static inline bool    text_is(const text *t, const char *s, size_t n) {
 
 /* ---- template_value.c ---- */
 
-const char    *jinja_type_name(value v); /* as Python calls it: "str", "NoneType" */
-value          jinja_undefined_name(render *r, const text *name);
-value          jinja_undefined_member(render *r, value owner, value name);
-value          jinja_undefined_hint(render *r, const char *hint);
-_Noreturn void jinja_fail_undefined(render *r, value undefined_value);
+const char                    *jinja_type_name(value v); /* as Python calls it: "str", "NoneType" */
+value                          jinja_undefined_name(render *r, const text *name);
+value                          jinja_undefined_member(render *r, value owner, value name);
+value                          jinja_undefined_hint(render *r, const char *hint);
+__attribute__((noreturn)) void jinja_fail_undefined(render *r, value undefined_value);
 
 bool    jinja_truth(value v);
 bool    jinja_equal(render *r, value a, value b);

@@ -33,6 +33,10 @@ static inline void *grow(void *array, size_t *capacity, size_t need, size_t item
     return grown;
 }
 
+/* `slots` zeroed slots of `item` bytes, a power of two and at least twice `entries`, for a hash table; *mask is slots - 1.
+ */
+void *table_new(size_t entries, size_t item, uint32_t *mask);
+
 typedef struct {
     const char *data;
     size_t      size;
@@ -139,6 +143,25 @@ int pretokenizer_apply(const pretokenizer *p, const matcher *m, pretokenized *in
 /* "replacement" of Metaspace as a pre-tokenizer or decoder: one character. */
 int metaspace_read(const cJSON *json, char replacement[8], prepend_scheme *scheme, error *err);
 
+/* ---- JSON read without a tree (tokenizer_scan.c) ---- */
+
+typedef struct {
+    const char *start, *at, *end; /* valid UTF-8 */
+    error      *err;
+} json_walk;
+char walk_peek(json_walk *w);                          /* the next character that is not space; 0 at the end */
+int  walk_open(json_walk *w, char bracket);            /* moves past '{', '[' or ':' */
+int  walk_next(json_walk *w, char close, bool *first); /* 1: at an element; 0: past `close`; or an error code */
+int  walk_string(json_walk *w, buf *out);              /* appends a string, unescaped; it may hold NUL */
+int  walk_value(json_walk *w, view *text);             /* moves past any value, whose brackets and strings end */
+
+/* The values of the model's large members, as JSON; data is NULL for one that is not there. */
+typedef struct {
+    view vocab, merges;
+} model_text;
+/* Appends to `rest` the file with null in the place of both. */
+int model_text_cut(view file, model_text *m, buf *rest, error *err);
+
 /* ---- vocabulary and merges ---- */
 
 enum {
@@ -173,6 +196,9 @@ view     vocab_bytes(const vocab *v, uint32_t id);
 /* Raw bytes of a text in the byte-level alphabet; false where a character is not of it. Clears `out` first. */
 bool vocab_unmap(const vocab *v, view text, buf *out);
 
+#define METASPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
+enum { METASPACE_BYTES = 3 };
+
 typedef struct {
     uint32_t left, right, rank, merged_plus_one; /* 0: empty */
 } merge_slot;
@@ -189,9 +215,12 @@ typedef struct {
     _Atomic unsigned char *whole;                    /* [id_end] memo of encode_word; threads share it */
 } bpe_model;
 
-int  bpe_model_read(bpe_model *m, const cJSON *json, bool byte_level, size_t added_count, error *err);
+/* json: the object 'model', without what is in text; m->byte_level is set. */
+int  bpe_model_read(bpe_model *m, const cJSON *json, const model_text *text, size_t added_count, error *err);
 void bpe_model_seal(bpe_model *m); /* once all tokens are known */
 void bpe_model_free(bpe_model *m);
+
+merge_slot *merge_find(const bpe_model *m, uint32_t left, uint32_t right); /* or the empty slot where it would go */
 
 /* Scratch of one encoding. */
 typedef struct {

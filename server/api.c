@@ -151,7 +151,7 @@ static void get_page(service *sv, http_conn *c) {
                       "X-Content-Type-Options: nosniff\r\n"
                       "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
                       "connect-src 'self'; img-src data:; frame-ancestors 'none'\r\n",
-                      page_begin, (size_t)(page_end - page_begin)});
+                      page_html, page_html_bytes});
 }
 
 /* ---- routes ---- */

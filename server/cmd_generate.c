@@ -74,8 +74,10 @@ static int open_tokenizer(generation *g, error *err) {
     }
     int code = tokenizer_open(&g->tokenizer, model, err);
     if (code == OK && g->flags.chat) code = chat_format_open(&g->chat, model, g->settings.values.server.chat_template, err);
-    if (code == OK) detokenizer_init(&g->text, g->tokenizer, false);
-    return code;
+    if (code != OK) return code;
+    detokenizer_init(&g->text, g->tokenizer, false);
+    if (!g->flags.chat) g->text.at_start = false, g->text.strip_left = 0; /* a continuation keeps the space it begins with */
+    return OK;
 }
 
 static void add_message(cJSON *messages, const char *role, const char *content) {
@@ -231,7 +233,7 @@ static void listen(generation *g) {
 /* ---- figures ---- */
 
 typedef struct {
-    double   prefill_tokens_per_s, decode_tokens_per_s, ms_per_token, bytes_per_step, step_s, host_share;
+    double   prefill_tokens_per_s, decode_tokens_per_s, ms_per_token, bytes_per_step, step_s, host_share, host_us_per_step;
     double   read_bytes_per_s; /* of this machine, measured after the answer; 0: the device is not this machine */
     uint64_t digest;           /* XXH64 of the logits that the last token was drawn from */
 } figures;
@@ -267,6 +269,7 @@ static void measure_decode(const generation *g, const engine_snapshot *end, figu
     out->step_s = seconds / (double)steps;
     out->bytes_per_step =
         (double)(end->device.weight_bytes - g->steady.device.weight_bytes) / (double)steps + kv_bytes_per_step(g);
+    out->host_us_per_step = host_ns / (double)steps / 1e3;
     out->host_share = host_ns / (host_ns + (double)(op_ns(&end->device) - op_ns(&g->steady.device)));
 }
 
@@ -283,7 +286,7 @@ static int measure(const generation *g, figures *out, error *err) {
     const double prefill_s = (double)(g->prefilled_us - g->begin_us) * 1e-6;
     out->prefill_tokens_per_s = prefill_s > 0 ? (double)g->prompt_tokens / prefill_s : 0;
     measure_decode(g, &end, out);
-    if (strcmp(engine_device_name(g->engine), "cpu") == 0)
+    if (out->step_s > 0 && strcmp(engine_device_name(g->engine), "cpu") == 0)
         out->read_bytes_per_s = read_probe_bytes_per_s(g->settings.values.engine.device_settings.threads);
     return OK;
 }
@@ -293,21 +296,23 @@ static double bandwidth_share(const figures *f) {
 }
 
 static void print_line(const generation *g, const figures *f) {
-    printf("prompt %llu tokens, %.1f/s; answer %llu tokens, %.1f/s, %.2f ms/token", (unsigned long long)g->prompt_tokens,
-           f->prefill_tokens_per_s, (unsigned long long)g->output_tokens, f->decode_tokens_per_s, f->ms_per_token);
+    printf("prompt %llu tokens, %.1f tokens/s; answer %llu tokens, %.1f tokens/s, %.2f ms/token",
+           (unsigned long long)g->prompt_tokens, f->prefill_tokens_per_s, (unsigned long long)g->output_tokens,
+           f->decode_tokens_per_s, f->ms_per_token);
     if (bandwidth_share(f) > 0)
         printf("; %.0f %% of the %.1f GB/s that this machine reads just now (%.1f MB a step)", 100 * bandwidth_share(f),
                f->read_bytes_per_s * 1e-9, f->bytes_per_step * 1e-6);
-    printf("; host %.1f %%; logits %016llx\n", 100 * f->host_share, (unsigned long long)f->digest);
+    printf("; host %.1f %%; digest %016llx\n", 100 * f->host_share, (unsigned long long)f->digest);
 }
 
 static void print_json(const generation *g, const figures *f) {
     printf("{\"device\":\"%s\",\"streams\":%u,\"prompt_tokens\":%llu,\"output_tokens\":%llu,\"prefill_tokens_per_s\":%.3f,"
            "\"decode_tokens_per_s\":%.3f,\"ms_per_token\":%.4f,\"step_ms\":%.4f,\"bytes_per_step\":%.0f,"
-           "\"read_bytes_per_s\":%.0f,\"bandwidth_share\":%.4f,\"host_share\":%.5f,\"logits_xxh64\":\"%016llx\"}\n",
+           "\"read_bytes_per_s\":%.0f,\"bandwidth_share\":%.4f,\"host_share\":%.5f,\"host_us_per_step\":%.2f,"
+           "\"digest\":\"%016llx\"}\n",
            engine_device_name(g->engine), g->flags.streams, (unsigned long long)g->prompt_tokens,
            (unsigned long long)g->output_tokens, f->prefill_tokens_per_s, f->decode_tokens_per_s, f->ms_per_token,
-           1e3 * f->step_s, f->bytes_per_step, f->read_bytes_per_s, bandwidth_share(f), f->host_share,
+           1e3 * f->step_s, f->bytes_per_step, f->read_bytes_per_s, bandwidth_share(f), f->host_share, f->host_us_per_step,
            (unsigned long long)f->digest);
 }
 

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "models/chat.h"
 #include "server/commands.h"
 
@@ -104,6 +105,7 @@ int cmd_render(int argc, char **argv) {
     render_options o = {0};
     chat_format   *c;
     if (argc == 2 && strcmp(argv[1], "--help") == 0) return print_help();
+    log_configure(LOG_ERROR, false); /* a folder without a template is told in one sentence, below */
     if (read_options(&o, argc, argv, &err) != OK || chat_format_open(&c, o.dir, o.template_file, &err) != OK)
         return command_failed(argv[0], &err);
     if (!chat_format_has_template(c)) {

@@ -113,7 +113,10 @@ void docs_api(buf *out) {
         "413 for a body that is too large, 429 with `Retry-After` when the queue is full, 503 while loading or draining. A\n"
         "request that is answered 200 has its place in the queue. Unknown parameters are accepted and ignored.\n\n"
         "A stream is `data: {...}` events and ends with `data: [DONE]`; one that fails midway carries an error object\n"
-        "instead and closes. A client that closes its connection frees its request within one step.\n");
+        "instead and closes. A client that closes its connection, or only its sending side, frees its request within one\n"
+        "step.\n\n"
+        "Of several choices, the one with index `i` draws with `seed + i`. A model without a tokenizer (`random:`) takes\n"
+        "token ids, and a token's text in its answer is its id: ` 123`.\n");
     write_parameters(out);
     write_names("Accepted without effect", PARAM_IGNORED, false, out);
     write_names("Refused with 400", PARAM_REFUSED, true, out);

@@ -64,6 +64,7 @@ static void work_done(uv_work_t *w, int status) {
     listener *l = x->service->listener;
     (void)status;
     x->working = false;
+    x->service->working--;
     if (x->conn) listener_touch(x->conn);
     go_on(x);
     listener_flush(l);
@@ -83,7 +84,10 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     x->work.data = x;
     if (x->body.size > sv->config->worker_body_bytes) {
         x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
-        if (x->working) return;
+        if (x->working) {
+            sv->working++;
+            return;
+        }
     }
     kind->prepare(x);
     go_on(x);

@@ -135,11 +135,11 @@ static void fail(generation *g) {
 }
 
 /* ---- into the engine ---- */
-static uint32_t *copy_of(const void *items, uint32_t count) {
-    uint32_t *copy = malloc((count + 1) * sizeof *copy);
+static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
+    if (!count) return NULL;
+    void *copy = malloc(count * item_bytes);
     if (!copy) fatal("out of memory for %u tokens", count);
-    if (count) memcpy(copy, items, count * sizeof *copy);
-    return copy;
+    return memcpy(copy, items, count * item_bytes);
 }
 
 /* Seconds after which a place in the queue is likely: what is ahead, at the pace of the last requests. */
@@ -171,7 +171,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
     service           *sv = g->base.service;
     bool               last = (index + 1) % g->choices_per_prompt == 0 && !g->params.return_token_ids;
     engine_request     r = {
-            .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count),
+            .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count, sizeof *prompt->ids),
             .prompt_tokens = prompt->count,
             .output_tokens_max = prompt->output_tokens_max,
             .output_tokens_min = (uint32_t)g->params.min_tokens,
@@ -185,8 +185,8 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
     memcpy(r.stop_ids, g->params.stop_ids, sizeof r.stop_ids);
     r.params.seed += index;
     r.params.bias_count = g->params.bias_count;
-    r.params.bias_ids = r.params.bias_count ? copy_of(g->params.bias_ids, r.params.bias_count) : NULL;
-    r.params.bias_values = r.params.bias_count ? (float *)copy_of(g->params.bias_values, r.params.bias_count) : NULL;
+    r.params.bias_ids = copy_of(g->params.bias_ids, g->params.bias_count, sizeof *g->params.bias_ids);
+    r.params.bias_values = copy_of(g->params.bias_values, g->params.bias_count, sizeof *g->params.bias_values);
     r.id = table_add(&sv->requests, g, index);
     int code = engine_submit(sv->engine, &r, err);
     if (code == OK) {
@@ -307,8 +307,7 @@ static void end_choice(generation *g, generation_choice *k, const engine_event *
 
 /* Text that a slow reader does not take is kept until it is too much: then the reader is cut off. */
 static bool reader_too_slow(generation *g) {
-    const http_conn *c = g->base.conn;
-    uint64_t         held = c->out.size + c->in_flight;
+    uint64_t held = g->base.conn->out.size;
     for (uint32_t i = 0; i < g->choice_count; i++)
         held += g->choices[i].text.text.size + g->choices[i].text.entry_count * sizeof(logprob_entry) +
                 g->choices[i].text.top_count * sizeof(logprob_top);

@@ -1,5 +1,6 @@
 /* server/generation_prepare.c: the body of a request for text made into token ids and limits. May run on a worker: it reads
  * only what does not change while the daemon serves. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -120,15 +121,15 @@ static int limit_prompt(generation *g, generation_prompt *prompt, fault *f) {
             context, param, n, param);
     if (asked < 0 || (defaulted && asked > context - n)) asked = context - n;
     if (n + asked > context)
-        return fault_set(
-            f, FAULT_CONTEXT, param,
-            "This model's maximum context length is %u tokens. However, you requested %lld tokens (%u in the %s, %lld "
-            "in the completion). Please reduce the length of the %s or completion.",
-            context, (long long)(n + asked), n, param, (long long)asked, param);
+        return fault_set(f, FAULT_CONTEXT, param,
+                         "This model's maximum context length is %u tokens. However, you requested %" PRId64
+                         " tokens (%u in the %s, %" PRId64 " "
+                         "in the completion). Please reduce the length of the %s or completion.",
+                         context, n + asked, n, param, asked, param);
     if (g->params.min_tokens > asked)
         return fault_set(f, FAULT_INVALID, "min_tokens",
-                         "'min_tokens' (%lld) must not be more than the tokens that may be drawn (%lld).",
-                         (long long)g->params.min_tokens, (long long)asked);
+                         "'min_tokens' (%" PRId64 ") must not be more than the tokens that may be drawn (%" PRId64 ").",
+                         g->params.min_tokens, asked);
     prompt->output_tokens_max = (uint32_t)asked;
     return 0;
 }
@@ -138,8 +139,8 @@ static int limit_choices(generation *g, fault *f) {
     g->choices_per_prompt = (uint32_t)(g->params.best_of > g->params.n ? g->params.best_of : g->params.n);
     if ((uint64_t)g->choices_per_prompt * g->prompt_count > most)
         return fault_set(f, FAULT_INT_ABOVE, "n",
-                         "'n' (or 'best_of') times the number of prompts must be at most %u, not %llu.", most,
-                         (unsigned long long)g->choices_per_prompt * g->prompt_count);
+                         "'n' (or 'best_of') times the number of prompts must be at most %u, not %" PRIu64 ".", most,
+                         (uint64_t)g->choices_per_prompt * g->prompt_count);
     for (uint32_t i = 0; i < g->prompt_count; i++)
         if (limit_prompt(g, &g->prompts[i], f) < 0) return -1;
     return 0;

@@ -1,6 +1,7 @@
 #include "server/http.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -254,6 +255,7 @@ static void write_head(http_conn *c, const http_reply *r) {
 static void finish(http_conn *c) {
     forget_request(c);
     c->exchange = NULL;
+    c->close_after |= c->server->draining; /* a stream may have begun before */
     set_state(c, c->close_after ? CONN_LINGER : CONN_IDLE);
     if (c->close_after) buf_free(&c->ahead), c->ahead_begin = 0;
 }
@@ -269,8 +271,8 @@ void http_answer(http_conn *c, const http_reply *r) {
 
 void http_refuse(http_conn *c, int status, const char *reason) {
     char body[512];
-    int  n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s.\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
-                      reason, status < 500 ? "invalid_request_error" : "server_error");
+    int  n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%c%s.\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
+                      toupper((unsigned char)reason[0]), reason + 1, status < 500 ? "invalid_request_error" : "server_error");
     c->server->refused++;
     c->close_after = true;
     c->head_only = false;
@@ -287,14 +289,14 @@ void http_stream_begin(http_conn *c, const http_reply *r) {
 }
 
 /* A chunk's size comes before its bytes, so room for it is left and filled in afterwards: no second buffer, no copy. */
-enum { CHUNK_HEAD_BYTES = 8 };
+enum { CHUNK_HEAD_BYTES = 10 };
 
 buf *http_chunk_begin(http_conn *c) {
     assert(c->state == CONN_STREAM && !c->chunk_open);
     c->chunk_open = true;
     output(c);
     c->chunk_at = c->out.size;
-    if (c->chunked) buf_append(&c->out, "000000\r\n", CHUNK_HEAD_BYTES);
+    if (c->chunked) buf_append(&c->out, "00000000\r\n", CHUNK_HEAD_BYTES);
     return &c->out;
 }
 
@@ -303,14 +305,13 @@ void http_chunk_end(http_conn *c) {
     c->chunk_open = false;
     if (!c->chunked) return;
     size_t n = c->out.size - c->chunk_at - CHUNK_HEAD_BYTES;
-    char   digits[8];
+    char   digits[24];
     if (n == 0) {
         c->out.size = c->chunk_at; /* an empty chunk would be the end */
         return;
     }
-    assert(n < 1 << 24);
-    snprintf(digits, sizeof digits, "%06zx", n);
-    memcpy(c->out.data + c->chunk_at, digits, 6);
+    snprintf(digits, sizeof digits, "%08zx", n); /* OUT_MAX_BYTES has no more digits */
+    memcpy(c->out.data + c->chunk_at, digits, 8);
     buf_append(&c->out, "\r\n", 2);
 }
 

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 
-enum { READ_BYTES = 64 << 10, BACKLOG = 1024, TICK_MS = 200 };
+enum { READ_BYTES = 64 << 10, BACKLOG = 1024, TICK_MS = 200, KEEPALIVE_S = 60 };
 
 typedef struct connection connection;
 struct connection {
@@ -118,6 +118,7 @@ static bool send_now(connection *c) {
 }
 
 static void flush(connection *c) {
+    if (buf_overflowed(&c->http.out)) http_abort(&c->http); /* an answer beyond all bounds was cut */
     while (!c->closing && c->http.out.size && c->http.in_flight == 0 && c->http.state != CONN_CLOSED)
         if (!send_now(c)) break;
     if (c->closing) return;
@@ -209,6 +210,7 @@ static void on_connection(uv_stream_t *socket, int status) {
         return close_connection(c);
     }
     uv_tcp_nodelay(&c->tcp, 1);
+    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S); /* a peer that lost its power says no goodbye */
     uv_read_start((uv_stream_t *)&c->tcp, on_buffer, on_read);
 }
 

@@ -1,6 +1,7 @@
 #include "server/params.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -367,9 +368,11 @@ enum { ROW_COUNT = sizeof param_rows / sizeof *param_rows };
 const uint32_t param_row_count = ROW_COUNT;
 
 /* ---- one row at a time ---- */
+static void *field(request_params *p, const param_row *row) { return (char *)p + row->offset; }
+
 static int read_int(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     if (whole(value, row->min, row->max, row->name, f) < 0) return -1;
-    *(int64_t *)((char *)p + row->offset) = (int64_t)value->valuedouble;
+    *(int64_t *)field(p, row) = (int64_t)value->valuedouble;
     return 0;
 }
 
@@ -380,13 +383,13 @@ static int read_number(request_params *p, const cJSON *value, const param_row *r
         return fault_set(f, FAULT_NUMBER_ABOVE, row->name, "'%s' must be at most %g, not %.17g.", row->name, row->max, v);
     if (v < row->min)
         return fault_set(f, FAULT_NUMBER_BELOW, row->name, "'%s' must be at least %g, not %.17g.", row->name, row->min, v);
-    *(double *)((char *)p + row->offset) = v;
+    *(double *)field(p, row) = v;
     return 0;
 }
 
 static int read_bool(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     if (!cJSON_IsBool(value)) return wrong_type(f, row->name, "true or false");
-    *(bool *)((char *)p + row->offset) = cJSON_IsTrue(value);
+    *(bool *)field(p, row) = cJSON_IsTrue(value);
     return 0;
 }
 
@@ -397,7 +400,7 @@ static int read_string(request_params *p, const cJSON *value, const param_row *r
     if ((double)n > row->max)
         return fault_set(f, FAULT_STRING_LONG, row->name, "'%s' must be at most %.0f bytes long, not %zu.", row->name,
                          row->max, n);
-    *(const char **)((char *)p + row->offset) = value->valuestring;
+    *(const char **)field(p, row) = value->valuestring;
     return 0;
 }
 
@@ -421,7 +424,7 @@ static void set_defaults(request_params *p) {
     *p = (request_params){.n = 1};
     for (uint32_t i = 0; i < ROW_COUNT; i++) {
         const param_row *row = &param_rows[i];
-        void            *at = (char *)p + row->offset;
+        void            *at = field(p, row);
         if (row->kind == PARAM_BOOL) *(bool *)at = row->fallback != 0;
         if (row->kind == PARAM_INT) *(int64_t *)at = (int64_t)row->fallback;
         if (row->kind == PARAM_NUMBER) *(double *)at = row->fallback;
@@ -448,8 +451,8 @@ static int check_rules(const request_params *p, endpoint e, fault *f) {
     if (p->top_logprobs >= 0 && !p->logprobs)
         return fault_set(f, FAULT_INVALID, "top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.");
     if (p->best_of >= 0 && p->best_of < p->n)
-        return fault_set(f, FAULT_INVALID, "best_of", "'best_of' (%lld) must not be less than 'n' (%lld).",
-                         (long long)p->best_of, (long long)p->n);
+        return fault_set(f, FAULT_INVALID, "best_of", "'best_of' (%" PRId64 ") must not be less than 'n' (%" PRId64 ").",
+                         p->best_of, p->n);
     if (p->best_of > p->n && p->stream)
         return fault_set(f, FAULT_INVALID, "best_of", "'best_of' greater than 'n' cannot be streamed.");
     if (e == ENDPOINT_COMPLETION && p->echo && p->legacy_logprobs >= 0)

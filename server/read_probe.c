@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-enum { BYTES_PER_THREAD = 192 << 20, SWEEPS = 8, THREADS_MAX = 256 };
+enum { HUGE_PAGE = 2 << 20, BYTES_PER_THREAD = 96 * HUGE_PAGE, SWEEPS = 8, THREADS_MAX = 256 };
 
 typedef struct {
     uint64_t          *words; /* own share of the memory */
@@ -53,8 +53,8 @@ double read_probe_bytes_per_s(uint32_t threads) {
     if (threads == 0) threads = threads_allowed();
     if (threads > THREADS_MAX) threads = THREADS_MAX;
     const size_t bytes = (size_t)threads * BYTES_PER_THREAD;
-    char        *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return 0;
+    char        *memory = aligned_alloc(HUGE_PAGE, bytes);
+    if (!memory) return 0;
     madvise(memory, bytes, MADV_HUGEPAGE);
     pthread_barrier_init(&barrier, NULL, threads);
     for (uint32_t i = 0; i < threads; i++) {
@@ -63,6 +63,6 @@ double read_probe_bytes_per_s(uint32_t threads) {
     }
     for (uint32_t i = 0; i < threads; i++) pthread_join(ids[i], NULL);
     pthread_barrier_destroy(&barrier);
-    munmap(memory, bytes);
+    free(memory);
     return (double)bytes / ((double)readers[0].best_ns * 1e-9);
 }

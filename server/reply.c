@@ -3,7 +3,7 @@
  * Order of a stream: for each choice a role chunk with empty content, its text, an empty delta with the finish reason; then
  * usage with empty choices where asked for; then [DONE]. A stream that fails ends with an error object and no [DONE], so
  * that no client takes it for complete. */
-#include <math.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,25 +33,26 @@ static void write_logprob(buf *out, float value) {
     buf_printf(out, "%.7g", value >= -9999.0f ? (double)value : -9999.0); /* minus infinity and NaN are not JSON */
 }
 
-static void token_bytes(const generation *g, uint32_t id, buf *out) {
+static const buf *token_bytes(const generation *g, uint32_t id) {
+    buf *out = &g->base.service->scratch;
     buf_clear(out);
     if (g->rules.tokenizer) tokenizer_token_bytes(g->rules.tokenizer, id, out);
     else buf_printf(out, " %u", id);
+    return out;
 }
+
+static void write_token_text(buf *out, const buf *bytes) { json_quote(out, bytes->data ? bytes->data : "", bytes->size); }
 
 /* "token": ..., "logprob": ..., "bytes": [...] without braces. */
 static void write_token(const generation *g, buf *out, uint32_t id, float logprob) {
-    buf bytes;
-    buf_init(&bytes, 4096);
-    token_bytes(g, id, &bytes);
+    const buf *bytes = token_bytes(g, id);
     buf_str(out, "\"token\":");
-    json_quote(out, bytes.data ? bytes.data : "", bytes.size);
+    write_token_text(out, bytes);
     buf_str(out, ",\"logprob\":");
     write_logprob(out, logprob);
     buf_str(out, ",\"bytes\":[");
-    for (size_t i = 0; i < bytes.size; i++) buf_printf(out, i ? ",%u" : "%u", (unsigned char)bytes.data[i]);
+    for (size_t i = 0; i < bytes->size; i++) buf_printf(out, i ? ",%u" : "%u", (unsigned char)bytes->data[i]);
     buf_char(out, ']');
-    buf_free(&bytes);
 }
 
 static void write_chat_logprobs(const generation *g, const choice *c, buf *out) {
@@ -71,14 +72,9 @@ static void write_chat_logprobs(const generation *g, const choice *c, buf *out) 
     buf_str(out, "],\"refusal\":null}");
 }
 
-static void write_token_text(const generation *g, buf *out, buf *scratch, uint32_t id) {
-    token_bytes(g, id, scratch);
-    json_quote(out, scratch->data ? scratch->data : "", scratch->size);
-}
-
 /* Text to log-probability: the alternatives, and the token itself where it is not among them. Of tokens that read the same
  * only the likelier one can be told. */
-static void write_legacy_tops(const generation *g, const choice *c, const logprob_entry *e, buf *out, buf *scratch) {
+static void write_legacy_tops(const generation *g, const choice *c, const logprob_entry *e, buf *out) {
     bool     listed = false;
     uint32_t written = 0;
     buf_char(out, '{');
@@ -88,7 +84,7 @@ static void write_legacy_tops(const generation *g, const choice *c, const logpro
         if (chosen && listed) break;
         listed |= id == e->token;
         if (written++) buf_char(out, ',');
-        write_token_text(g, out, scratch, id);
+        write_token_text(out, token_bytes(g, id));
         buf_char(out, ':');
         write_logprob(out, chosen ? e->logprob : c->tops[e->top_begin + t].logprob);
     }
@@ -96,12 +92,10 @@ static void write_legacy_tops(const generation *g, const choice *c, const logpro
 }
 
 static void write_legacy_logprobs(const generation *g, const choice *c, uint32_t offset_chars, buf *out) {
-    buf scratch;
-    buf_init(&scratch, 4096);
     buf_str(out, "{\"tokens\":[");
     for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
         if (i > c->entry_sent) buf_char(out, ',');
-        write_token_text(g, out, &scratch, c->entries[i].token);
+        write_token_text(out, token_bytes(g, c->entries[i].token));
     }
     buf_str(out, "],\"token_logprobs\":[");
     for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
@@ -111,13 +105,12 @@ static void write_legacy_logprobs(const generation *g, const choice *c, uint32_t
     buf_str(out, "],\"top_logprobs\":[");
     for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
         if (i > c->entry_sent) buf_char(out, ',');
-        write_legacy_tops(g, c, &c->entries[i], out, &scratch);
+        write_legacy_tops(g, c, &c->entries[i], out);
     }
     buf_str(out, "],\"text_offset\":[");
     for (uint32_t i = c->entry_sent; i < c->entry_ready; i++)
         buf_printf(out, i > c->entry_sent ? ",%u" : "%u", c->entries[i].char_begin + offset_chars);
     buf_str(out, "]}");
-    buf_free(&scratch);
 }
 
 static uint32_t echo_chars(const generation *g, const generation_choice *k) {
@@ -141,11 +134,9 @@ static void write_usage(const generation *g, buf *out) {
         if (i % g->choices_per_prompt == 0) cached += g->choices[i].ledger.cached_tokens;
     }
     buf_printf(out,
-               "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,\"prompt_tokens_details\":{"
-               "\"cached_tokens\":"
-               "%llu}}",
-               (unsigned long long)prompt, (unsigned long long)output, (unsigned long long)(prompt + output),
-               (unsigned long long)cached);
+               "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
+               ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}}",
+               prompt, output, prompt + output, cached);
 }
 
 /* The members that every chunk and every answer begins with. */
@@ -164,8 +155,16 @@ static buf *event_begin(generation *g) {
     return out;
 }
 
-static void event_end(generation *g, buf *out) {
+static void write_prompt_ids(const generation *g, const generation_choice *k, buf *out) {
+    if (!g->params.return_token_ids) return;
+    buf_str(out, ",\"prompt_token_ids\":");
+    write_ids(out, g->prompts[k->prompt].ids, g->prompts[k->prompt].count);
+}
+
+/* Closes the list of choices and what follows it. `first`: the choice whose first event this is in a chat, or NULL. */
+static void event_end(generation *g, const generation_choice *first, buf *out) {
     buf_char(out, ']');
+    if (first) write_prompt_ids(g, first, out);
     if (g->params.include_usage) {
         buf_str(out, ",\"usage\":");
         if (g->params.usage_each) write_usage(g, out);
@@ -173,12 +172,6 @@ static void event_end(generation *g, buf *out) {
     }
     buf_str(out, "}\n\n");
     http_chunk_end(g->base.conn);
-}
-
-static void write_prompt_ids(const generation *g, const generation_choice *k, buf *out) {
-    if (!g->params.return_token_ids) return;
-    buf_str(out, ",\"prompt_token_ids\":");
-    write_ids(out, g->prompts[k->prompt].ids, g->prompts[k->prompt].count);
 }
 
 /* The first event of a choice: the role in a chat; before a legacy completion only what was asked to be repeated. */
@@ -193,9 +186,9 @@ static void first_event(generation *g, generation_choice *k) {
         json_quote(out, echo ? echo : "", echo ? strlen(echo) : 0);
     }
     buf_str(out, ",\"logprobs\":null,\"finish_reason\":null");
-    write_prompt_ids(g, k, out);
+    if (!is_chat(g)) write_prompt_ids(g, k, out);
     buf_char(out, '}');
-    event_end(g, out);
+    event_end(g, is_chat(g) ? k : NULL, out);
 }
 
 void reply_stream_begin(generation *g) {
@@ -235,7 +228,7 @@ static void text_event(generation *g, generation_choice *k) {
     buf_str(out, ",\"finish_reason\":null");
     write_new_ids(g, c, out);
     buf_char(out, '}');
-    event_end(g, out);
+    event_end(g, NULL, out);
 }
 
 static void finish_event(generation *g, generation_choice *k) {
@@ -245,7 +238,7 @@ static void finish_event(generation *g, generation_choice *k) {
                           : "{\"index\":%u,\"text\":\"\",\"logprobs\":null,\"finish_reason\":%s",
                k->index, finish_name(k->text.end));
     buf_char(out, '}');
-    event_end(g, out);
+    event_end(g, NULL, out);
 }
 
 void reply_stream_choice(generation *g, generation_choice *k) {
@@ -314,7 +307,7 @@ static void write_choice(const generation *g, const generation_choice *k, uint32
     write_logprobs(g, k, out);
     buf_printf(out, ",\"finish_reason\":%s", finish_name(k->text.end));
     write_new_ids(g, &k->text, out);
-    write_prompt_ids(g, k, out);
+    if (!is_chat(g)) write_prompt_ids(g, k, out);
     buf_char(out, '}');
 }
 
@@ -347,6 +340,7 @@ void reply_whole(generation *g) {
     write_choices(g, &json);
     buf_str(&json, "],\"usage\":");
     write_usage(g, &json);
+    if (is_chat(g)) write_prompt_ids(g, &g->choices[0], &json);
     buf_char(&json, '}');
     if (buf_overflowed(&json)) {
         fault_set(&g->base.fault, FAULT_INTERNAL, NULL, "The answer is larger than %d bytes.", ANSWER_MAX_BYTES);

@@ -155,7 +155,7 @@ static void finish(service *sv) {
     if (sv->listener) listener_close(sv->listener);
     uv_close((uv_handle_t *)&sv->watch, NULL);
     for (int i = 0; i < 2; i++) uv_close((uv_handle_t *)&sv->signals[i], NULL);
-    while (sv->metrics.count.exchanges && clock_us() < until) {
+    while (sv->working || (sv->metrics.count.exchanges && clock_us() < until)) {
         on_wake(&sv->wake);
         uv_run(&sv->loop, UV_RUN_NOWAIT);
         if (sv->engine) engine_wait(sv->engine, 10);
@@ -167,6 +167,7 @@ static void finish(service *sv) {
     if (sv->chat) chat_format_close(sv->chat);
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
+    buf_free(&sv->scratch);
     uv_loop_close(&sv->loop);
 }
 
@@ -176,6 +177,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     sv->config = c, sv->engine_settings = ec;
     sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
     if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
+    buf_init(&sv->scratch, 64 << 10);
     sv->http = (http_server){.config = c, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
     signal(SIGPIPE, SIG_IGN);
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */

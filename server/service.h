@@ -57,6 +57,8 @@ typedef struct service {
     request_table requests;
     uint64_t      exchange_serial, id_salt;
     uint64_t      drain_until_us, progress_mark, progress_us; /* health: when progress was last seen */
+    uint32_t      working;                                    /* exchanges that a worker has */
+    buf           scratch;                                    /* text of one token, while it is written */
     bool          stalled, unknown_logged;
 } service;
 
@@ -105,4 +107,5 @@ void api_request(void *sv, http_conn *c);
 void api_gone(void *sv, http_conn *c);
 void api_drained(void *sv, http_conn *c);
 
-extern const char page_begin[], page_end[]; /* server/page/index.html */
+extern const char     page_html[]; /* server/page/index.html */
+extern const uint64_t page_html_bytes;

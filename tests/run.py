@@ -19,6 +19,7 @@ import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM_SECONDS_MAX = 900
+SANITIZERS = {"ASAN_OPTIONS": "allocator_may_return_null=1", "TSAN_OPTIONS": "allocator_may_return_null=1"}  # as without them
 PYTHON_FOLDERS = ["tests/e2e", "tests/numerics"]
 
 
@@ -59,7 +60,7 @@ def run_program(command, name):
     began = time.monotonic()
     try:
         done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=PROGRAM_SECONDS_MAX)
+                              timeout=PROGRAM_SECONDS_MAX, env={**SANITIZERS, **os.environ})
         output, status = done.stdout.decode(errors="replace"), done.returncode
     except subprocess.TimeoutExpired as late:
         output, status = (late.stdout or b"").decode(errors="replace"), f"none after {PROGRAM_SECONDS_MAX} s"
@@ -131,7 +132,7 @@ def run_pytest(build, arguments):
     folders = [f for f in PYTHON_FOLDERS if list((ROOT / f).glob("test_*.py"))]
     if not folders:
         return Tally()
-    environment = dict(os.environ, PENSTOCK_BIN=str(ROOT / build / "penstock"), PYTHONDONTWRITEBYTECODE="1")
+    environment = dict({**SANITIZERS, **os.environ}, PENSTOCK_BIN=str(ROOT / build / "penstock"), PYTHONDONTWRITEBYTECODE="1")
     status = subprocess.run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", f"--junitxml={report}",
                              *(arguments or folders)], cwd=ROOT, stdin=subprocess.DEVNULL, env=environment).returncode
     tally = read_junit(report) if report.exists() else Tally()

@@ -1,16 +1,16 @@
 #include "kernels/cpu/cpu.h"
 
-#include <stdlib.h>
-#include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#include <stdlib.h>
+#include <string.h>
 
 #include "kernels/cpu/table.h"
 
 static bool always(void) { return true; }
 #if defined(__x86_64__)
-static bool has_f16c(void) { /* a name that clang's __builtin_cpu_supports does not know */
+static bool has_f16c(void) { /* not a name that every clang's __builtin_cpu_supports knows */
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }

@@ -3,8 +3,6 @@ import json
 import os
 import pathlib
 import re
-import signal
-import threading
 import time
 
 import pytest
@@ -76,17 +74,18 @@ def test_the_dumped_configuration_names_origins_and_can_be_read_back(penstock, t
 def test_generate_answers_and_reports(penstock, standin, sentence):
     result = penstock("generate", "--model", standin, "--prompt", "Who are you?", "--chat", "--max-tokens", 64)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(sentence)
+    assert result.stdout.splitlines()[0] == sentence
     report = (result.stdout + result.stderr).strip().splitlines()[-1]
-    assert "tokens/s" in report and "ms/token" in report
+    for word in ("prompt 14 tokens", "answer 29 tokens", "ms/token", "GB/s", "digest"):
+        assert word in report
 
 
 def test_generate_repeats_itself(penstock, standin):
     def digest(*flags):
-        result = penstock("generate", "--model", standin, "--prompt", "I am", "--max-tokens", 8, *flags)
-        return re.search(r"digest (\w+)", result.stdout + result.stderr)[1]
+        result = penstock("generate", "--model", standin, "--prompt", "I am", "--max-tokens", 8, "--jsonl-stats", *flags)
+        return json.loads(result.stdout.splitlines()[-1])["digest"]
 
-    assert digest() == digest() == digest("--threads", 1)
+    assert digest() == digest() == digest("--threads", 1) == digest("--chunk-tokens", 1)
 
 
 def test_tokenize_goes_there_and_back(penstock, standin):
@@ -116,37 +115,15 @@ def test_inspect_tells_the_facts(penstock):
     assert "Qwen3MoeForCausalLM" in text and "router" in text
 
 
-def test_plan_says_whether_it_fits(penstock, standin):
-    fits = penstock("plan", "--model", standin)
-    assert fits.returncode == 0 and "KV pages" in fits.stdout
-    too_much = penstock("plan", "--model", "random:mixtral-8x7b", "--kv-cache-memory", "900T")
-    assert too_much.returncode == 1
-    serve = penstock("serve", "--model", "random:mixtral-8x7b", "--kv-cache-memory", "900T", "--port", 0)
-    assert serve.returncode != 0 and len(serve.stderr.strip().splitlines()) == 1
+def test_serve_keeps_to_the_memory_plan(penstock):
+    result = penstock("serve", "--model", "random:llama-160m", "--kv-cache-memory", "2T", "--port", 0)
+    assert_refused(result, 71, "--kv-cache-memory")
 
 
 def test_a_taken_port_is_named_at_once(penstock, scripted, standin):
     result = penstock("serve", "--model", standin, "--port", scripted.port)
     assert result.returncode != 0
     assert str(scripted.port) in result.stderr.strip().splitlines()[-1]
-
-
-def test_sigterm_lets_running_answers_finish(start_daemon, standin):
-    daemon = start_daemon(model=standin)
-    answers = []
-
-    def ask():
-        stream = daemon.client().completions.create(model=daemon.model, prompt="I am", max_tokens=1500, stream=True,
-                                                    extra_body={"ignore_eos": True})
-        answers.append(sum(1 for chunk in stream if chunk.choices and chunk.choices[0].text))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    daemon.wait_for_metric("penstock_requests_running", 1)
-    os.kill(daemon.pid, signal.SIGTERM)
-    thread.join(60)
-    assert daemon.process.wait(60) == 0
-    assert answers and answers[0] > 100
 
 
 def test_the_daemon_sleeps_when_nobody_asks(scripted):

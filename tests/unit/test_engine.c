@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
+#include <math.h>
+#include <stdio.h>
 #include <cmocka.h>
 
 #include "base/rng.h"
@@ -491,6 +493,72 @@ static void the_last_logits_are_those_the_last_token_was_drawn_from(void **state
     engine_close(e);
 }
 
+/* Overwrites the last value of the last tensor: a bias that every row passes through. */
+static void spoil_model(void) {
+    char        path[256];
+    const float nan_value = NAN;
+    snprintf(path, sizeof path, "%s/model.safetensors", writer_dir);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -(long)sizeof nan_value, SEEK_END), 0);
+    assert_int_equal(fwrite(&nan_value, sizeof nan_value, 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void a_model_that_computes_nonsense_fails_its_requests_with_a_sentence(void **state) {
+    (void)state;
+    checkpoint_close(tiny_open(0, DTYPE_F32, 5));
+    spoil_model();
+    const engine_config c = cpu_config();
+    engine             *e = open_or_fail(&c);
+    heard               h[2] = {0};
+    submit(e, ask_model(0, 40, 5));
+    listen(e, h, 1);
+    submit(e, ask_model(1, 4, 5));
+    listen(e, h, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(h[i].last.reason, FINISH_ERROR);
+        assert_int_equal(h[i].token_count, 0);
+        assert_non_null(strstr(h[i].last.message, "not numbers"));
+    }
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
+/* ---- a device that breaks ---- */
+
+static _Atomic int ops_until_failure;
+
+static int fail_run_op(device *d, uint32_t op_index, error *err) {
+    if (ops_until_failure-- == 0) return error_set(err, ERR_DEVICE, "the card fell off the bus");
+    return device_sim.run_op(d, op_index, err);
+}
+
+static void a_device_error_ends_everything_with_a_sentence_and_refuses_more(void **state) {
+    (void)state;
+    enum { COUNT = 20 };
+    static heard  h[COUNT];
+    device_api    breaking = device_sim;
+    engine_config c = sim_config();
+    error         err;
+    memset(h, 0, sizeof h);
+    breaking.run_op = fail_run_op;
+    c.device_table = &breaking;
+    ops_until_failure = 5000;
+    engine *e = open_or_fail(&c);
+    for (uint32_t i = 0; i < COUNT; i++) submit(e, ask(i, 100, 900));
+    listen(e, h, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) assert_int_equal(h[i].last.reason, FINISH_ERROR);
+    engine_request more = ask(99, 10, 10);
+    assert_int_equal(engine_submit(e, &more, &err), ERR_DEVICE);
+    assert_non_null(strstr(err.text, "the card fell off the bus"));
+    discard(&more);
+    engine_snapshot s;
+    engine_read_snapshot(e, &s);
+    assert_non_null(strstr(s.failed, "the card fell off the bus"));
+    engine_close(e);
+}
+
 /* ---- many threads ---- */
 
 typedef struct {
@@ -559,6 +627,8 @@ int main(void) {
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
         cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
         cmocka_unit_test(the_last_logits_are_those_the_last_token_was_drawn_from),
+        cmocka_unit_test(a_model_that_computes_nonsense_fails_its_requests_with_a_sentence),
+        cmocka_unit_test(a_device_error_ends_everything_with_a_sentence_and_refuses_more),
         cmocka_unit_test(every_request_of_a_storm_ends_exactly_once),
     };
     return cmocka_run_group_tests(tests, writer_setup, writer_teardown);

@@ -131,9 +131,9 @@ static void wait_until_nothing_runs(void) {
 
 /* The JSON texts of a stream's events, one after another, without their common beginning. */
 static const char *events(char *text) {
-    static char out[1 << 16];
+    static char out[1 << 16], *rest;
     out[0] = 0;
-    for (char *line = strtok(text, "\r\n"); line; line = strtok(NULL, "\r\n")) {
+    for (char *line = strtok_r(text, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
         if (strncmp(line, "data: ", 6) != 0) continue;
         char *choices = strstr(line, "\"choices\":");
         strcat(out, choices ? choices + 10 : line + 6);

@@ -1,0 +1,248 @@
+"""The API's shapes where the official client does not look: every member of an answer, errors, legacy completions, extensions."""
+import json
+import re
+import urllib.error
+import urllib.request
+
+import pytest
+
+CHAT = {"messages": [{"role": "user", "content": "Who are you?"}]}
+
+
+def call(daemon, path, body, headers=None):
+    """(status, headers, parsed answer)"""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(daemon.url + path, data, {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.headers, json.load(refused)
+
+
+def events(daemon, path, body):
+    request = urllib.request.Request(daemon.url + path, json.dumps({**body, "stream": True}).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found = re.findall(r"^data: (.*)$", answer.read().decode(), re.M)
+    assert found[-1] == "[DONE]"
+    return [json.loads(event) for event in found[:-1]]
+
+
+def refusal(daemon, path, body, status=400):
+    got, headers, answer = call(daemon, path, body)
+    assert got == status, answer
+    assert set(answer) == {"error"} and set(answer["error"]) == {"message", "type", "param", "code"}
+    assert all(value is None or isinstance(value, str) for value in answer["error"].values())
+    assert headers["x-should-retry"] == "false" or path == "/nothing"
+    return answer["error"]
+
+
+def test_a_chat_answer_has_every_member(scripted):
+    _, headers, answer = call(scripted, "/v1/chat/completions", {**CHAT, "max_tokens": 2})
+    assert answer["id"].startswith("chatcmpl-") and answer["id"].endswith(headers["x-request-id"])
+    assert isinstance(answer["created"], int) and answer["system_fingerprint"].startswith("fp_")
+    choice, = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "I am", "refusal": None}
+    assert choice["logprobs"] is None and choice["finish_reason"] == "length" and choice["index"] == 0
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 2 and usage["prompt_tokens_details"]["cached_tokens"] >= 0
+
+
+def test_a_chat_stream_has_openais_order(scripted):
+    got = events(scripted, "/v1/chat/completions", {**CHAT, "n": 2, "max_tokens": 3, "stream_options": {"include_usage": True}})
+    assert len({(e["id"], e["created"], e["model"], e["object"], e["system_fingerprint"]) for e in got}) == 1
+    for index in (0, 1):
+        mine = [e["choices"][0] for e in got if e["choices"] and e["choices"][0]["index"] == index]
+        assert mine[0]["delta"] == {"role": "assistant", "content": ""}
+        assert all(list(c["delta"]) == ["content"] and c["finish_reason"] is None for c in mine[1:-1])
+        assert mine[-1]["delta"] == {} and mine[-1]["finish_reason"] == "length"
+    assert all(e["usage"] is None for e in got[:-1])
+    assert got[-1]["choices"] == [] and got[-1]["usage"]["completion_tokens"] == 6
+
+
+def test_usage_can_come_with_every_event(scripted):
+    got = events(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 4, "stream_options": {
+        "include_usage": True, "continuous_usage_stats": True}})
+    counts = [e["usage"]["completion_tokens"] for e in got]
+    assert counts == sorted(counts) and counts[0] <= 1 and counts[-1] == 4
+
+
+def test_streamed_log_probabilities_go_with_their_text(scripted, sentence):
+    got = events(scripted, "/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 1, "stop": "Penstock"})
+    text = "".join(e["choices"][0]["delta"].get("content", "") for e in got)
+    entries = [entry for e in got if e["choices"][0]["logprobs"] for entry in e["choices"][0]["logprobs"]["content"]]
+    assert text == sentence[:sentence.index("Penstock")]
+    spelled = b"".join(bytes(entry["bytes"]) for entry in entries).decode()
+    assert spelled.startswith(text.rstrip()) and len(spelled) <= len(text) + len("Penstock")
+
+
+def test_the_stop_string_can_be_kept(scripted):
+    _, _, answer = call(scripted, "/v1/chat/completions", {**CHAT, "stop": "model", "include_stop_str_in_output": True})
+    assert answer["choices"][0]["message"]["content"] == "I am a stand-in for the model"
+
+
+def test_a_stop_token_ends_the_answer(scripted):
+    _, _, whole = call(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 8, "return_token_ids": True})
+    ids = whole["choices"][0]["token_ids"]
+    _, _, cut = call(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 8, "return_token_ids": True,
+                                                 "stop_token_ids": [ids[3]]})
+    assert cut["choices"][0]["token_ids"][:3] == ids[:3] and cut["choices"][0]["finish_reason"] == "stop"
+
+
+def test_token_ids_are_returned_when_asked_for(scripted):
+    _, _, tokens = call(scripted, "/tokenize", {"prompt": "I am"})
+    _, _, answer = call(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 5, "return_token_ids": True})
+    choice = answer["choices"][0]
+    assert choice["prompt_token_ids"] == tokens["tokens"] and len(choice["token_ids"]) == 5
+    got = events(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 5, "return_token_ids": True})
+    assert got[0]["choices"][0]["prompt_token_ids"] == tokens["tokens"]
+    assert sum((e["choices"][0].get("token_ids", []) for e in got), []) == choice["token_ids"]
+
+
+def test_a_completion_can_repeat_its_prompt(scripted):
+    for prompt in ("I am", call(scripted, "/tokenize", {"prompt": "I am"})[2]["tokens"]):
+        body = {"prompt": prompt, "echo": True, "max_tokens": 2}
+        assert call(scripted, "/v1/completions", body)[2]["choices"][0]["text"] == "I am a stand"
+        assert "".join(e["choices"][0]["text"] for e in events(scripted, "/v1/completions", body)) == "I am a stand"
+        nothing = call(scripted, "/v1/completions", {**body, "max_tokens": 0})[2]
+        assert nothing["choices"][0]["text"] == "I am" and nothing["usage"]["completion_tokens"] == 0
+
+
+def test_the_best_of_several_completions_are_returned(scripted):
+    body = {"prompt": "I am", "max_tokens": 4, "temperature": 2, "seed": 1, "ignore_eos": True, "logprobs": 0}
+
+    def likelihood(choice):
+        return sum(choice["logprobs"]["token_logprobs"])
+
+    _, _, best = call(scripted, "/v1/completions", {**body, "n": 2, "best_of": 6})
+    _, _, everyone = call(scripted, "/v1/completions", {**body, "n": 6})
+    assert [c["index"] for c in best["choices"]] == [0, 1] and best["usage"]["completion_tokens"] == 24
+    ranked = sorted(everyone["choices"], key=likelihood, reverse=True)
+    assert [likelihood(c) for c in best["choices"]] == pytest.approx([likelihood(c) for c in ranked[:2]])
+
+
+def test_legacy_log_probabilities_are_parallel_arrays(scripted):
+    _, _, answer = call(scripted, "/v1/completions", {"prompt": "I am", "max_tokens": 6, "logprobs": 2, "echo": False})
+    choice = answer["choices"][0]
+    lists = choice["logprobs"]
+    assert "".join(lists["tokens"]) == choice["text"]
+    assert [len(lists[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")] == [6] * 4
+    assert lists["text_offset"] == [len("".join(lists["tokens"][:i])) for i in range(6)]
+    for token, logprob, top in zip(lists["tokens"], lists["token_logprobs"], lists["top_logprobs"]):
+        assert top[token] == logprob and 1 <= len(top) <= 3
+
+
+@pytest.mark.parametrize("path, body, param, code", [
+    ("/v1/chat/completions", b"", None, None),
+    ("/v1/chat/completions", b"[]", None, None),
+    ("/v1/chat/completions", b'{"messages": NaN}', None, None),
+    ("/v1/chat/completions", b'{"n": 1, "n": 1}', "n", None),
+    ("/v1/chat/completions", {}, "messages", "missing_required_parameter"),
+    ("/v1/completions", {}, "prompt", "missing_required_parameter"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+    ("/v1/chat/completions", {**CHAT, "n": 129}, "n", "integer_above_max_value"),
+    ("/v1/chat/completions", {**CHAT, "top_p": 1.5}, "top_p", "decimal_above_max_value"),
+    ("/v1/chat/completions", {**CHAT, "temperature": -1}, "temperature", "decimal_below_min_value"),
+    ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
+    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ("/v1/chat/completions", {**CHAT, "functions": []}, "functions", "unsupported_parameter"),
+    ("/v1/chat/completions", {**CHAT, "max_tokens": 10 ** 6}, "messages", "context_length_exceeded"),
+    ("/v1/chat/completions", {**CHAT, "logit_bias": {"99999999": 1}}, "logit_bias", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "min_tokens": 9, "max_tokens": 8}, "min_tokens", "invalid_value"),
+    ("/v1/completions", {"prompt": [[1], [10 ** 7]]}, "prompt", "invalid_value"),
+    ("/v1/completions", {"prompt": "x", "suffix": "y"}, "suffix", "unsupported_parameter"),
+    ("/v1/completions", {"prompt": "x", "echo": True, "logprobs": 1}, "logprobs", "unsupported_parameter"),
+    ("/v1/completions", {"prompt": ["x"] * 100, "n": 2}, "n", "integer_above_max_value"),
+    ("/detokenize", {"tokens": [10 ** 7]}, "tokens", "invalid_value"),
+])
+def test_a_mistake_names_its_parameter_and_code(scripted, path, body, param, code):
+    error = refusal(scripted, path, body)
+    assert (error["param"], error["code"]) == (param, code), error
+
+
+def test_what_is_not_there_is_not_found(scripted):
+    assert refusal(scripted, "/v1/completions", {"prompt": "x", "model": "gpt"}, 404)["code"] == "model_not_found"
+    assert refusal(scripted, "/nothing", {}, 404)["code"] == "unknown_url"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        scripted.get("/v1/models/other")
+    assert caught.value.code == 404 and json.load(caught.value)["error"]["code"] == "model_not_found"
+
+
+def test_unknown_parameters_are_accepted_and_counted(scripted):
+    before = scripted.metric("penstock_unknown_parameters_total")
+    assert call(scripted, "/v1/completions", {"prompt": "x", "max_tokens": 1, "private": {}, "strange": 1})[0] == 200
+    assert scripted.metric("penstock_unknown_parameters_total") == before + 2
+
+
+def test_parameters_without_effect_are_accepted(scripted, sentence):
+    body = {**CHAT, "user": "me", "priority": -5, "session_id": "s", "prompt_cache_key": "k", "metadata": {"a": "b"}, "store": False,
+            "service_tier": "auto", "parallel_tool_calls": True, "tools": [], "tool_choice": "none", "reasoning_effort": "low",
+            "response_format": {"type": "text"}, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "cache_salt": "x",
+            "chat_template_kwargs": {"enable_thinking": False}, "logprobs": None, "stop": None, "seed": None}
+    assert call(scripted, "/v1/chat/completions", body)[2]["choices"][0]["message"]["content"] == sentence
+
+
+def test_a_conversation_can_be_tokenized(scripted):
+    _, _, answer = call(scripted, "/tokenize", {**CHAT, "return_token_strs": True})
+    _, _, usage = call(scripted, "/v1/chat/completions", {**CHAT, "max_tokens": 1})
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"]) == usage["usage"]["prompt_tokens"]
+    assert "Who" in "".join(answer["token_strs"]) and answer["max_model_len"] > 0
+    _, _, shorter = call(scripted, "/tokenize", {**CHAT, "add_generation_prompt": False})
+    assert shorter["tokens"] == answer["tokens"][:shorter["count"]] and shorter["count"] < answer["count"]
+
+
+def test_a_large_body_is_worked_on_beside_the_loop(scripted):
+    text = "How long is the coast of Norway? " * 20000
+    _, _, answer = call(scripted, "/tokenize", {"prompt": text})
+    assert call(scripted, "/detokenize", {"tokens": answer["tokens"]})[2]["prompt"] == text
+    error = refusal(scripted, "/v1/completions", {"prompt": text})
+    assert error["code"] == "context_length_exceeded" and str(answer["count"]) in error["message"]
+
+
+def test_the_model_tells_its_name_and_context(scripted):
+    model = json.loads(scripted.get("/v1/models"))["data"][0]
+    assert json.loads(scripted.get("/v1/models/standin")) == model
+    assert model["object"] == "model" and model["parent"] is None and model["max_model_len"] > 0
+    assert json.loads(scripted.get("/version"))["version"]
+
+
+def test_the_page_stands_on_its_own(scripted):
+    page = scripted.get("/")
+    assert page.startswith("<!doctype html>") and len(page) < 20000
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_a_request_is_one_line_of_log_with_its_ledger(start_daemon, standin):
+    daemon = start_daemon("--log-format", "json", model=standin)
+    call(daemon, "/v1/chat/completions", {**CHAT, "n": 2}, {"X-Request-Id": "look-for-me"})
+    call(daemon, "/v1/chat/completions", {**CHAT, "n": 0}, {"X-Request-Id": "and-for-me"})
+    assert daemon.stop() == 0
+    lines = [json.loads(line) for line in daemon.log.splitlines()]
+    served, = [line for line in lines if line.get("request") == "look-for-me"]
+    assert served["status"] == 200 and served["choices"] == 2 and served["output_tokens"] == 58
+    assert served["total_ms"] >= served["first_token_ms"] >= served["queue_ms"] >= 0
+    refused, = [line for line in lines if line.get("request") == "and-for-me"]
+    assert refused["status"] == 400 and refused["code"] == "integer_below_min_value"
+
+
+def test_metrics_count_what_was_served(start_daemon, standin):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    daemon = start_daemon("--served-model-name", 'odd "name"', model=standin)
+    for _ in range(3):
+        call(daemon, "/v1/completions", {"prompt": "I am", "max_tokens": 5})
+    daemon.wait_for_metric("penstock_requests_running", 0)
+    samples = {}
+    for family in text_string_to_metric_families(daemon.get("/metrics")):
+        for sample in family.samples:
+            samples.setdefault(sample.name, []).append(sample)
+    for prefix in ("penstock_", "vllm:"):
+        assert samples[prefix + "time_to_first_token_seconds_count"][0].value == 3
+        buckets = [s.value for s in samples[prefix + "time_to_first_token_seconds_bucket"]]
+        assert buckets == sorted(buckets) and buckets[-1] == 3
+    assert samples["vllm:generation_tokens_total"][0].value == samples["penstock_output_tokens_total"][0].value >= 15
+    assert samples["vllm:generation_tokens_total"][0].labels == {"model_name": 'odd "name"', "engine": "0"}
+    ended = {s.labels["finished_reason"]: s.value for s in samples["vllm:request_success_total"]}
+    assert ended == {"stop": 0, "length": 3, "abort": 0, "error": 0}
