@@ -180,6 +180,11 @@ static bool config_is_there(const char *dir) {
     return (size_t)snprintf(path, sizeof path, "%s/tokenizer_config.json", dir) < sizeof path && file_exists(path);
 }
 
+bool tokenizer_exists(const char *dir) {
+    char path[4096];
+    return snprintf(path, sizeof path, "%s/tokenizer.json", dir) < (int)sizeof path && file_exists(path);
+}
+
 int tokenizer_open(tokenizer **out, const char *dir, error *err) {
     error      unwanted;
     tokenizer *t = calloc(1, sizeof *t);

@@ -86,6 +86,10 @@ static void load(uv_work_t *work) {
     sv->failure.code = OK;
     if (engine_open(&sv->engine, sv->engine_settings, &sv->failure) != OK) return;
     if (!(dir = engine_model_dir(sv->engine))) return;
+    if (!tokenizer_exists(dir)) {
+        log_warn("server", "%s has no tokenizer.json: prompts must be token ids, and answers are ids as text", dir);
+        return;
+    }
     if (tokenizer_open(&sv->tokenizer, dir, &sv->failure) != OK) return;
     chat_format_open(&sv->chat, dir, sv->config->chat_template, &sv->failure);
 }
