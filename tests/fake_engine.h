@@ -193,7 +193,7 @@ struct chat_format {
 };
 static tokenizer   fake_tokenizer;
 static chat_format fake_chat;
-bool               tokenizer_exists(const char *dir) { return (void)dir, true; }
+bool               tokenizer_exists(const char *dir) { return (void)dir, !fake.no_tokenizer; }
 int tokenizer_open(tokenizer **out, const char *dir, error *err) { return (void)dir, (void)err, *out = &fake_tokenizer, OK; }
 void tokenizer_close(tokenizer *t) { (void)t; }
 void token_ids_free(token_ids *ids) { free(ids->ids); }
