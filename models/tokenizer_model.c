@@ -45,12 +45,11 @@ static int read_vocab(bpe_model *m, json_walk *w, size_t added_count) {
     enum { ENTRY_BYTES_TYPICAL = 20 }; /* the table grows where this is too large a guess */
     bool first = true;
     buf  token;
-    int  more;
     if (!w->at || walk_peek(w) != '{') return error_set(w->err, ERR_INVALID, "the model has no object 'vocab'");
     vocab_init(&m->vocab, (size_t)(w->end - w->at) / ENTRY_BYTES_TYPICAL + added_count, m->byte_level);
     buf_init(&token, UINT32_MAX - 1);
     int code = walk_open(w, '{');
-    while (code == OK && (code = more = walk_next(w, '}', &first)) == 1) code = read_entry(m, w, &token);
+    while (code == OK && (code = walk_next(w, '}', &first)) == 1) code = read_entry(m, w, &token);
     buf_free(&token);
     if (code == OK && !m->vocab.id_end) return error_set(w->err, ERR_INVALID, "the vocabulary is empty");
     return code;
@@ -136,12 +135,11 @@ static int read_merge(bpe_model *m, json_walk *w, merge_list *l) {
 static int read_merges(bpe_model *m, json_walk *w) {
     merge_list l = {0};
     bool       first = true;
-    int        more;
     if (!w->at || walk_peek(w) != '[') return error_set(w->err, ERR_INVALID, "the model has no array 'merges'");
     buf *const buffers[] = {&l.left, &l.right, &l.left_bytes, &l.right_bytes, &l.joined};
     for (int i = 0; i < 5; i++) buf_init(buffers[i], UINT32_MAX - 1);
     int code = walk_open(w, '[');
-    while (code == OK && (code = more = walk_next(w, ']', &first)) == 1) code = read_merge(m, w, &l);
+    while (code == OK && (code = walk_next(w, ']', &first)) == 1) code = read_merge(m, w, &l);
     m->merges = table_new(l.count, sizeof *m->merges, &m->merges_mask);
     for (size_t i = 0; i < l.count; i++) *merge_find(m, l.list[i].left, l.list[i].right) = l.list[i];
     for (int i = 0; i < 5; i++) buf_free(buffers[i]);
