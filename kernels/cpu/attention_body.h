@@ -250,67 +250,81 @@ INLINE void rotate_head(float *x, const float *rotation, uint32_t dim) {
     }
 }
 
-/* Loads a row of `heads` heads into f32, normalizes, clips, rotates. */
-INLINE void prepare_heads(const rope_kv_args *a, const char *in, const float *norm, const float *rotation, uint32_t heads,
+/* Normalizes, clips and rotates a row of `heads` heads in place. x: room for it in f32. */
+INLINE void prepare_heads(const rope_kv_args *a, char *row, const float *norm, const float *rotation, uint32_t heads,
                           float *x) {
     const uint32_t dim = a->layout->head_dim, n = heads * dim;
     const dtype    type = a->layout->type;
-    for (uint32_t i = 0; i < n; i += 16) vf_store_n(x + i, act_load_n(in + i * dtype_bytes(type), type, n - i), n - i);
+    for (uint32_t i = 0; i < n; i += 16) vf_store_n(x + i, act_load_n(row + i * dtype_bytes(type), type, n - i), n - i);
     if (norm && a->norm_full) head_norm(x, norm, n, a->norm_eps);
     for (uint32_t h = 0; norm && !a->norm_full && h < heads; h++) head_norm(x + h * dim, norm, dim, a->norm_eps);
     if (a->clip > 0) clip_row(x, n, a->clip);
     for (uint32_t h = 0; rotation && h < heads; h++) rotate_head(x + h * dim, rotation, dim);
+    for (uint32_t i = 0; i < n; i += 16) act_store_n(row + i * dtype_bytes(type), type, vf_load_n(x + i, n - i), n - i);
 }
 
-INLINE char *kv_slot(const rope_kv_args *a, const kv_run *run, uint32_t position) {
+INLINE char *kv_unit(const rope_kv_args *a, const kv_run *run, uint32_t position) {
     const kv_layout *l = a->layout;
     return a->pages + run->pages[position / l->page_tokens] * l->page_stride + a->layer * l->layer_stride +
            position % l->page_tokens / KV_UNIT * l->unit_bytes;
 }
 
-/* x: [kv_heads][head_dim]; unit: of head 0 of this position. */
-static void store_keys(const kv_layout *l, char *unit, uint32_t position, const float *x) {
-    const uint32_t lane = position % KV_UNIT;
-    for (uint32_t h = 0; h < l->kv_heads; h++, unit += l->head_stride, x += l->head_dim) {
-        if (l->type == DTYPE_BF16) {
-            uint16_t h16[HEAD_DIM_MAX];
-            for (uint32_t d = 0; d < l->head_dim; d += 16)
-                vf_store_bf16_n(h16 + d, vf_load_n(x + d, l->head_dim - d), l->head_dim - d);
-            for (uint32_t d = 0; d < l->head_dim; d += 2) memcpy(unit + (d / 2 * KV_UNIT + lane) * 4, h16 + d, 4);
-        } else {
-            for (uint32_t d = 0; d < l->head_dim; d++) memcpy(unit + (d * KV_UNIT + lane) * 4, x + d, 4);
+/* Keys of positions lane, lane + 1, ... of a unit, from row `row` of the batch on. A whole unit is transposed in registers.
+ */
+static void store_keys(const rope_kv_args *a, char *unit, uint32_t row, uint32_t lane, uint32_t count) {
+    const kv_layout *l = a->layout;
+    const uint32_t   head_bytes = l->head_dim * (uint32_t)dtype_bytes(l->type), words = head_bytes / 4;
+    for (uint32_t h = 0; h < l->kv_heads; h++, unit += l->head_stride) {
+        uint32_t    begin = 0;
+        const char *rows[KV_UNIT];
+        for (uint32_t i = 0; i < count; i++) rows[i] = row_of(&a->k, row + i) + h * head_bytes;
+        for (; count == KV_UNIT && begin + 16 <= words; begin += 16) {
+            transpose16(rows, (uint32_t *)(void *)unit + begin * KV_UNIT, KV_UNIT);
+            for (uint32_t i = 0; i < count; i++) rows[i] += 64;
         }
+        for (uint32_t i = 0; i < count; i++)
+            for (uint32_t d = begin; d < words; d++)
+                memcpy(unit + (d * KV_UNIT + lane + i) * 4, rows[i] + 4 * (d - begin), 4);
     }
 }
 
-static void store_values(const kv_layout *l, char *unit, uint32_t position, const float *x) {
-    const uint32_t lane = position % KV_UNIT;
-    for (uint32_t h = 0; h < l->kv_heads; h++, unit += l->head_stride, x += l->head_dim) {
-        if (l->type == DTYPE_BF16) {
-            uint16_t  h16[HEAD_DIM_MAX];
-            uint16_t *to = (uint16_t *)(void *)unit + (size_t)(lane / 2) * l->dim_padded * 2 + lane % 2;
-            for (uint32_t d = 0; d < l->head_dim; d += 16)
-                vf_store_bf16_n(h16 + d, vf_load_n(x + d, l->head_dim - d), l->head_dim - d);
-            for (uint32_t d = 0; d < l->head_dim; d++) to[2 * d] = h16[d];
-        } else {
-            memcpy(unit + (size_t)lane * l->dim_padded * 4, x, l->head_dim * sizeof *x);
-        }
-    }
+/* Half a pair is stored by itself: the other half may be another thread's at this moment. */
+INLINE void store_half_pairs(const kv_layout *l, uint16_t *to, const uint16_t *from) {
+    for (uint32_t d = 0; d < l->head_dim; d++) to[2 * d] = from[d];
 }
 
+INLINE void store_pairs(const kv_layout *l, uint16_t *to, const uint16_t *even, const uint16_t *odd) {
+    uint32_t whole = l->head_dim / 16 * 16;
+    for (uint32_t d = 0; d < whole; d += 16) store_zipped(to + 2 * d, even + d, odd + d);
+    for (uint32_t d = whole; d < l->head_dim; d++) to[2 * d] = even[d], to[2 * d + 1] = odd[d];
+}
+
+static void store_values(const rope_kv_args *a, char *unit, uint32_t row, uint32_t lane, uint32_t count) {
+    const kv_layout *l = a->layout;
+    const uint32_t   head_bytes = l->head_dim * (uint32_t)dtype_bytes(l->type);
+    for (uint32_t h = 0; h < l->kv_heads; h++, unit += l->head_stride)
+        for (uint32_t i = 0; i < count; i++) {
+            const char *from = row_of(&a->v, row + i) + h * head_bytes;
+            uint32_t    at = lane + i;
+            uint16_t   *pair = (uint16_t *)(void *)unit + (size_t)(at / 2) * l->dim_padded * 2;
+            if (l->type != DTYPE_BF16) memcpy(unit + (size_t)at * l->dim_padded * 4, from, head_bytes);
+            else if (at % 2 || i + 1 == count) store_half_pairs(l, pair + at % 2, (const void *)from);
+            else store_pairs(l, pair, (const void *)from, (const void *)(row_of(&a->v, row + ++i) + h * head_bytes));
+        }
+}
+
+/* Rows [row_begin, row_end) of the run, all in one unit of positions. */
 static void rope_kv(const rope_kv_args *a, const kv_run *run, uint32_t row_begin, uint32_t row_end, void *scratch) {
     const kv_layout *l = a->layout;
-    float           *x = scratch;
-    for (uint32_t i = row_begin; i < row_end; i++) {
-        uint32_t     row = run->row_begin + i, position = run->position_begin + i, n = a->heads * l->head_dim;
+    const uint32_t   first = run->row_begin + row_begin, position = run->position_begin + row_begin,
+                   count = row_end - row_begin;
+    for (uint32_t row = first; row < first + count; row++) {
         const float *rotation = a->rotation + (size_t)row * l->head_dim;
-        char        *q = row_of(&a->q, row), *unit = kv_slot(a, run, position);
-        prepare_heads(a, q, a->q_norm, rotation, a->heads, x);
-        for (uint32_t j = 0; j < n; j += 16)
-            act_store_n(q + j * dtype_bytes(l->type), l->type, vf_load_n(x + j, n - j), n - j);
-        prepare_heads(a, row_of(&a->k, row), a->k_norm, rotation, l->kv_heads, x);
-        store_keys(l, unit, position, x);
-        prepare_heads(a, row_of(&a->v, row), NULL, NULL, l->kv_heads, x);
-        store_values(l, unit + l->v_offset, position, x);
+        prepare_heads(a, row_of(&a->q, row), a->q_norm, rotation, a->heads, scratch);
+        prepare_heads(a, row_of(&a->k, row), a->k_norm, rotation, l->kv_heads, scratch);
+        if (a->clip > 0) prepare_heads(a, row_of(&a->v, row), NULL, NULL, l->kv_heads, scratch);
     }
+    char *unit = kv_unit(a, run, position);
+    store_keys(a, unit, first, position % KV_UNIT, count);
+    store_values(a, unit + l->v_offset, first, position % KV_UNIT, count);
 }

@@ -141,10 +141,14 @@ MATMUL_MAPPED(mapped_bf16, DTYPE_BF16)
 MATMUL_MAPPED(mapped_f16, DTYPE_F16)
 
 static void interleave(const void *const rows[PANEL_COLS], uint32_t words, uint32_t *out) {
-    for (uint32_t begin = 0; begin < words; begin += 16)
-        for (uint32_t c = 0; c < PANEL_COLS; c++) {
-            uint32_t line[16], n = min_u32(16, words - begin);
-            memcpy(line, (const char *)rows[c] + 4 * (size_t)begin, 4 * (size_t)n);
-            for (uint32_t i = 0; i < n; i++) out[(size_t)(begin + i) * PANEL_COLS + c] = line[i];
+    uint32_t whole = words / 16 * 16;
+    for (uint32_t begin = 0; begin < whole; begin += 16)
+        for (uint32_t c = 0; c < PANEL_COLS; c += 16) {
+            const char *at[16];
+            for (uint32_t i = 0; i < 16; i++) at[i] = (const char *)rows[c + i] + 4 * (size_t)begin;
+            transpose16(at, out + (size_t)begin * PANEL_COLS + c, PANEL_COLS);
         }
+    for (uint32_t c = 0; c < PANEL_COLS; c++)
+        for (uint32_t i = whole; i < words; i++)
+            memcpy(out + (size_t)i * PANEL_COLS + c, (const char *)rows[c] + 4 * (size_t)i, 4);
 }
