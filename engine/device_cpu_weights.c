@@ -154,7 +154,7 @@ typedef struct {
     tensor        parts[MATRIX_PARTS_MAX];
 } packing;
 
-static const void *read_row(void *context, uint32_t part, uint32_t row, void *work) {
+static const void *read_row(const void *context, uint32_t part, uint32_t row, void *work) {
     const packing *p = context;
     const tensor  *t = &p->parts[part];
     if (t->type == p->m->type) return tensor_row(t, row, work);
@@ -187,7 +187,7 @@ static void pack_panel(void *context, uint32_t panel, uint32_t worker) {
         else high = middle;
     }
     uint32_t p = panel - j->panel_begin[low];
-    cpu_pack_panels(j->c, j->items[low].m, p, p + 1, read_row, &j->items[low], j->work + worker * j->work_bytes);
+    cpu_pack_panel(j->c, j->items[low].m, p, &(matrix_rows){read_row, &j->items[low]}, j->work + worker * j->work_bytes);
 }
 
 static packing packing_of(const matrix_item *item, const checkpoint *ckpt) {
@@ -287,25 +287,21 @@ static void load_vector(loading *l, const vector_item *v) {
     }
 }
 
-int weights_load(model_weights *w, const checkpoint *ckpt, cpu *c, const device_config *config, char *memory, error *err) {
-    loading l = {.w = w,
-                 .ckpt = ckpt,
-                 .config = config,
-                 .c = c,
-                 .next = memory,
-                 .total_bytes = weights_bytes(w, config->map_weights)};
-    l.job.c = c;
+int weights_load(device *d, error *err) {
+    model_weights *w = &d->weights;
+    loading        l = {.w = w, .ckpt = d->ckpt, .config = &d->config, .c = &d->cpu, .next = d->weight_memory};
+    l.total_bytes = d->sizes.weights, l.job.c = &d->cpu;
     l.job.items = malloc(w->matrix_count * sizeof *l.job.items);
     l.job.panel_begin = malloc((w->matrix_count + 1) * sizeof *l.job.panel_begin);
     for (uint32_t i = 0; i < w->matrix_count; i++) {
         size_t bytes = (cpu_pack_work_bytes(w->matrices[i].m) + 63) / 64 * 64;
         if (bytes > l.job.work_bytes) l.job.work_bytes = bytes;
     }
-    l.job.work = aligned_alloc(64, l.job.work_bytes * pool_threads(c->pool));
+    l.job.work = aligned_alloc(64, l.job.work_bytes * pool_threads(d->cpu.pool));
     if (!l.job.items || !l.job.panel_begin || !l.job.work) fatal("no memory to pack weights");
     for (uint32_t i = 0; i < w->vector_count; i++) load_vector(&l, &w->vectors[i]);
     int status = load_matrices(&l, err);
-    if (!w->tied) w->embedding = checkpoint_tensor(ckpt, ROLE_EMBED, 0, 0);
+    if (!w->tied) w->embedding = checkpoint_tensor(d->ckpt, ROLE_EMBED, 0, 0);
     free(l.job.items);
     free(l.job.panel_begin);
     free(l.job.work);
