@@ -127,21 +127,6 @@ uint64_t weights_bytes(const model_weights *w, bool map_weights) {
 
 /* ---- reading rows ---- */
 
-static float element(const tensor *t, const char *row, size_t i) {
-    const char *p = row + i * dtype_bytes(t->type);
-    uint16_t    h;
-    float       f;
-    if (t->type == DTYPE_F32) return memcpy(&f, p, 4), f;
-    memcpy(&h, p, 2);
-    return t->type == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
-
-static void store_element(dtype type, char *to, float v) {
-    uint16_t h = type == DTYPE_BF16 ? f32_to_bf16(v) : f32_to_f16(v);
-    if (type == DTYPE_F32) memcpy(to, &v, 4);
-    else memcpy(to, &h, 2);
-}
-
 /* The row's bytes where they are, or drawn into work (cols values of the tensor's type). */
 static const char *tensor_row(const tensor *t, uint32_t row, void *work) {
     if (t->data) return (const char *)t->data + (size_t)row * t->cols * dtype_bytes(t->type);
@@ -161,8 +146,7 @@ static const void *read_row(const void *context, uint32_t part, uint32_t row, vo
     float *own = malloc((size_t)t->cols * sizeof(float)); /* a tensor of another type than the rest: rare */
     if (!own) fatal("no memory for a row of %u values", t->cols);
     const char *values = tensor_row(t, row, own);
-    for (uint32_t i = 0; i < t->cols; i++)
-        store_element(p->m->type, (char *)work + i * dtype_bytes(p->m->type), element(t, values, i));
+    for (uint32_t i = 0; i < t->cols; i++) value_store(p->m->type, work, i, value_load(t->type, values, i));
     free(own);
     return work;
 }
@@ -180,14 +164,8 @@ typedef struct {
 
 static void pack_panel(void *context, uint32_t panel, uint32_t worker) {
     const pack_job *j = context;
-    uint32_t        low = 0, high = j->count;
-    while (high - low > 1) {
-        uint32_t middle = (low + high) / 2;
-        if (j->panel_begin[middle] <= panel) low = middle;
-        else high = middle;
-    }
-    uint32_t p = panel - j->panel_begin[low];
-    cpu_pack_panel(j->c, j->items[low].m, p, &(matrix_rows){read_row, &j->items[low]}, j->work + worker * j->work_bytes);
+    uint32_t        i = pool_piece(j->panel_begin, j->count, panel), p = panel - j->panel_begin[i];
+    cpu_pack_panel(j->c, j->items[i].m, p, &(matrix_rows){read_row, &j->items[i]}, j->work + worker * j->work_bytes);
 }
 
 static packing packing_of(const matrix_item *item, const checkpoint *ckpt) {
@@ -281,7 +259,7 @@ static void load_vector(loading *l, const vector_item *v) {
         for (uint32_t i = 0; i < v->count; i++) {
             matrix_source at = {part, i};
             if (v->columns && !matrix_column_source(v->columns, i / PANEL_COLS, i % PANEL_COLS, &at)) continue;
-            if (at.part == part && at.row < t.cols) to[i] = element(&t, values, at.row);
+            if (at.part == part && at.row < t.cols) to[i] = value_load(t.type, values, at.row);
         }
         free(work);
     }

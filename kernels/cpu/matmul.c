@@ -118,14 +118,9 @@ typedef struct {
 static void run_task(void *context, uint32_t task, uint32_t worker) {
     const matmul_job  *j = context;
     const matmul_args *a = j->list;
-    if (j->count > 1) { /* the product this task belongs to: binary search over the first tasks */
-        uint32_t low = 0, high = j->count;
-        while (high - low > 1) {
-            uint32_t middle = (low + high) / 2;
-            if (j->c->task_begin[middle] <= task) low = middle;
-            else high = middle;
-        }
-        a += low, task -= j->c->task_begin[low];
+    if (j->count > 1) {
+        uint32_t i = pool_piece(j->c->task_begin, j->count, task);
+        a += i, task -= j->c->task_begin[i];
     }
     task_cut    cut = cut_of(j->c, a);
     uint32_t    p = task % cut.panel_tasks, r = task / cut.panel_tasks, panels = matrix_panels(a->w);
