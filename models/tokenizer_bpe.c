@@ -107,10 +107,18 @@ static void heap_sift_down(uint64_t *heap, size_t n, size_t i) {
     heap[i] = value;
 }
 
-static void heap_push(uint64_t *heap, size_t n, uint64_t value) {
-    size_t i = n;
-    for (; i && heap[(i - 1) / 2] > value; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-    heap[i] = value;
+static void heap_push(bpe_scratch *s, uint64_t value) {
+    s->heap = grow(s->heap, &s->heap_capacity, s->heap_count + 1, sizeof *s->heap);
+    size_t i = s->heap_count++;
+    for (; i && s->heap[(i - 1) / 2] > value; i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
+    s->heap[i] = value;
+}
+
+static uint64_t heap_pop(bpe_scratch *s) {
+    uint64_t lowest = s->heap[0];
+    s->heap[0] = s->heap[--s->heap_count];
+    if (s->heap_count) heap_sift_down(s->heap, s->heap_count, 0);
+    return lowest;
 }
 
 static void scratch_reserve(bpe_scratch *s, size_t n) {
@@ -120,7 +128,6 @@ static void scratch_reserve(bpe_scratch *s, size_t n) {
     s->previous = grow(s->previous, &s->previous_capacity, n, sizeof *s->previous);
     s->rank = grow(s->rank, &s->rank_capacity, n, sizeof *s->rank);
     s->merged = grow(s->merged, &s->merged_capacity, n, sizeof *s->merged);
-    s->heap = grow(s->heap, &s->heap_capacity, 3 * n, sizeof *s->heap); /* n pairs, and two for each merge that takes one */
 }
 
 void bpe_scratch_free(bpe_scratch *s) {
@@ -128,27 +135,27 @@ void bpe_scratch_free(bpe_scratch *s) {
 }
 
 /* Looks up the pair that begins at i, and puts it on the heap if it has a merge. */
-static void pair_update(const bpe_model *m, bpe_scratch *s, uint32_t i, size_t *heap_count) {
+static void pair_update(const bpe_model *m, bpe_scratch *s, uint32_t i) {
     s->rank[i] = s->next[i] == NO_ID ? NO_RANK : merge_rank(m, s->ids[i], s->ids[s->next[i]], &s->merged[i]);
-    if (s->rank[i] != NO_RANK) heap_push(s->heap, (*heap_count)++, (uint64_t)s->rank[i] << 32 | i);
+    if (s->rank[i] != NO_RANK) heap_push(s, (uint64_t)s->rank[i] << 32 | i);
 }
 
+/* Leaves the symbols as a list from 0 along `next`. */
 static void merge_long(const bpe_model *m, bpe_scratch *s, size_t n) {
-    size_t heap_count = 0;
+    s->heap_count = 0;
     for (uint32_t i = 0; i < n; i++) s->next[i] = i + 1 < n ? i + 1 : NO_ID, s->previous[i] = i - 1;
-    for (uint32_t i = 0; i < n; i++) pair_update(m, s, i, &heap_count);
-    while (heap_count) {
-        uint32_t rank = (uint32_t)(s->heap[0] >> 32), i = (uint32_t)s->heap[0];
-        s->heap[0] = s->heap[--heap_count];
-        if (heap_count) heap_sift_down(s->heap, heap_count, 0);
-        if (s->rank[i] != rank) continue; /* this pair is no more */
+    for (uint32_t i = 0; i < n; i++) pair_update(m, s, i);
+    while (s->heap_count) {
+        uint64_t lowest = heap_pop(s);
+        uint32_t i = (uint32_t)lowest;
+        if (s->rank[i] != lowest >> 32) continue; /* this pair is no more */
         uint32_t gone = s->next[i];
         s->ids[i] = s->merged[i];
         s->next[i] = s->next[gone];
         s->rank[gone] = NO_RANK;
         if (s->next[i] != NO_ID) s->previous[s->next[i]] = i;
-        pair_update(m, s, i, &heap_count);
-        if (i) pair_update(m, s, s->previous[i], &heap_count);
+        pair_update(m, s, i);
+        if (i) pair_update(m, s, s->previous[i]);
     }
 }
 

@@ -1,13 +1,16 @@
 /* models/tokenizer_internal.h: what the tokenizer's files share; nobody else includes it.
  *
- * Text takes five steps, one file each, and the names are those of the published format:
+ * Text takes four steps, and a fifth on the way back; their names are those of the published format:
  *
- *   added tokens (tokenizer_added.c)  ->  normalizer (tokenizer_normalize.c)  ->  pre-tokenizer (tokenizer_pretokenize.c)
- *   ->  model, i.e. byte-pair merges over the vocabulary (tokenizer_bpe.c, tokenizer_vocab.c)  ->  decoder, on the way
- *   back (tokenizer_decode.c)
+ *   added tokens    tokenizer_added.c         tokens whose text is looked for before anything else
+ *   normalizer      tokenizer_normalize.c     rewrites the text between them
+ *   pre-tokenizer   tokenizer_pretokenize.c   cuts it into words, at patterns (tokenizer_pattern.c)
+ *   model           tokenizer_bpe.c           merges each word's bytes into tokens (tables: tokenizer_vocab.c)
+ *   decoder         tokenizer_decode.c        ids back to text
  *
- * tokenizer_open.c reads the file; tokenizer.c walks a text through the steps. Each step is a short array of small
- * operations that the file's JSON was read into. */
+ * tokenizer.c walks a text through the four. tokenizer_open.c reads the file, with tokenizer_model.c and tokenizer_scan.c
+ * for its largest part. Normalizer, pre-tokenizer and decoder are short arrays of small operations that the file's JSON
+ * was read into. */
 #pragma once
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,7 +21,7 @@
 enum {
     STEPS_MAX = 16,           /* operations in one normalizer, pre-tokenizer, decoder or post-processor */
     ADDED_TEXT_MAX = 1024,    /* bytes in one added token: bounds what one position of the text can cost to look at */
-    TEXT_MAX_BYTES = 1 << 28, /* of one encoding; offsets are 32 bits wide */
+    TEXT_MAX_BYTES = 1 << 26, /* of one encoding; offsets are 32 bits wide */
     IDS_MAX = 4 << 20,        /* an id is below this */
 };
 #define NO_ID UINT32_MAX
@@ -33,7 +36,7 @@ static inline void *grow(void *array, size_t *capacity, size_t need, size_t item
     return grown;
 }
 
-/* `slots` zeroed slots of `item` bytes, a power of two and at least twice `entries`, for a hash table; *mask is slots - 1.
+/* Zeroed slots of `item` bytes for a hash table, a power of two and at least twice `entries`; *mask is their number less 1.
  */
 void *table_new(size_t entries, size_t item, uint32_t *mask);
 
@@ -72,7 +75,7 @@ typedef struct {
 } matcher;
 
 int  pattern_regex(pattern *p, const char *regex, error *err);
-int  pattern_literal(pattern *p, const char *text, error *err);
+void pattern_literal(pattern *p, const char *text);
 int  pattern_read(pattern *p, const cJSON *json, error *err);
 void pattern_free(pattern *p);
 void matcher_init(matcher *m, error *err);
@@ -226,7 +229,7 @@ merge_slot *merge_find(const bpe_model *m, uint32_t left, uint32_t right); /* or
 typedef struct {
     uint32_t *ids, *next, *previous, *rank, *merged;
     uint64_t *heap;
-    size_t    ids_capacity, next_capacity, previous_capacity, rank_capacity, merged_capacity, heap_capacity;
+    size_t    ids_capacity, next_capacity, previous_capacity, rank_capacity, merged_capacity, heap_capacity, heap_count;
 } bpe_scratch;
 void bpe_scratch_free(bpe_scratch *s);
 void bpe_encode(const bpe_model *m, bpe_scratch *s, view word, token_ids *out); /* one pre-tokenized word */
@@ -283,21 +286,13 @@ uint32_t trie_match(const trie *t, view text, size_t *length); /* longest token 
 
 /* ---- decoder ---- */
 
-typedef enum {
-    DECODE_BYTE_LEVEL,
-    DECODE_BYTE_FALLBACK,
-    DECODE_FUSE,
-    DECODE_REPLACE,
-    DECODE_STRIP,
-    DECODE_METASPACE
-} decode_op;
+typedef enum { DECODE_REPLACE, DECODE_STRIP, DECODE_METASPACE } decode_op;
 typedef struct {
     decode_op op;
-    pattern   find;       /* replace */
+    pattern   find;       /* replace: a literal */
     char     *text;       /* replace: owned */
     char      strip_char; /* ASCII */
-    uint32_t  strip_left; /* per token; a strip after fuse is in `decoder` */
-    uint32_t  strip_right;
+    uint32_t  strip_left, strip_right;
     char      replacement[8]; /* metaspace */
     bool      drop_first;     /* metaspace: the first token loses its replacement characters */
 } decode_step;
@@ -306,7 +301,7 @@ typedef struct {
     decode_step steps[STEPS_MAX];
     unsigned    count;
     bool        byte_level, byte_fallback, fused;
-    char        strip_char; /* at the very beginning of the text, at most strip_left times */
+    char        strip_char; /* after the last step: taken from the beginning of the text, at most strip_left times */
     uint32_t    strip_left;
 } decoder;
 int  decoder_read(decoder *d, const cJSON *json, error *err);

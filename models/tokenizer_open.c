@@ -6,7 +6,7 @@
 #include "base/utf8.h"
 #include "models/tokenizer_internal.h"
 
-enum { FILE_MAX_BYTES = 256 << 20, JSON_DEPTH_MAX = 64, TEMPLATE_IDS_MAX = 64 };
+enum { FILE_MAX_BYTES = 256 << 20, JSON_DEPTH_MAX = 64, TEMPLATE_IDS_MAX = 64, TEMPLATE_PIECES_MAX = 64 };
 
 /* ---- the post-processor: what goes in front of a text and behind it ---- */
 
@@ -35,6 +35,8 @@ static int read_template(tokenizer *t, const cJSON *json, error *err) {
     const cJSON *single = json_get(json, "single"), *tokens = json_get(json, "special_tokens"), *piece;
     bool         behind = false;
     if (!cJSON_IsArray(single)) return error_set(err, ERR_INVALID, "the post-processor has no array 'single'");
+    if (cJSON_GetArraySize(single) > TEMPLATE_PIECES_MAX)
+        return error_set(err, ERR_TOO_LARGE, "the post-processor's 'single' has more than %d pieces", TEMPLATE_PIECES_MAX);
     if (t->front.count || t->behind.count)
         return error_set(err, ERR_UNSUPPORTED, "more than one TemplateProcessing is not supported");
     cJSON_ArrayForEach(piece, single) {
@@ -176,6 +178,11 @@ static int read_file(tokenizer *t, const char *dir, const char *name, int (*read
 static bool config_is_there(const char *dir) {
     char path[4096];
     return (size_t)snprintf(path, sizeof path, "%s/tokenizer_config.json", dir) < sizeof path && file_exists(path);
+}
+
+bool tokenizer_exists(const char *dir) {
+    char path[4096];
+    return snprintf(path, sizeof path, "%s/tokenizer.json", dir) < (int)sizeof path && file_exists(path);
 }
 
 int tokenizer_open(tokenizer **out, const char *dir, error *err) {

@@ -133,8 +133,8 @@ static int walk_object(json_walk *w, member_reader read, void *context) {
     bool first = true;
     buf  key;
     buf_init(&key, 256); /* longer ones are of no interest, and cut short */
-    int more, code = walk_open(w, '{');
-    while (code == OK && (more = code = walk_next(w, '}', &first)) == 1) {
+    int code = walk_open(w, '{');
+    while (code == OK && (code = walk_next(w, '}', &first)) == 1) {
         buf_clear(&key);
         code = walk_string(w, &key);
         if (code == OK) code = walk_open(w, ':');

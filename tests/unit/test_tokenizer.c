@@ -309,6 +309,27 @@ static void streamed_text_is_always_valid_and_equals_the_whole(void **state) {
     }
 }
 
+static void a_continuation_keeps_the_space_it_begins_with(void **state) {
+    (void)state;
+    tokenizer  *t = fixture_tokenizer("tiny-sp", NULL);
+    token_ids   ids = {0};
+    error       err;
+    detokenizer d;
+    buf         out;
+    assert_int_equal(tokenizer_encode(t, "ab", 2, 0, &ids, &err), OK); /* a space is put in front of a text */
+    for (int goes_on = 0; goes_on < 2; goes_on++) {
+        buf_init(&out, 64);
+        detokenizer_init(&d, t, false);
+        if (goes_on) detokenizer_continue(&d);
+        for (size_t i = 0; i < ids.count; i++) detokenizer_feed(&d, ids.ids[i], &out);
+        detokenizer_finish(&d, &out);
+        assert_string_equal(out.data, goes_on ? " ab" : "ab");
+        buf_free(&out);
+    }
+    token_ids_free(&ids);
+    tokenizer_close(t);
+}
+
 static void an_unfinished_sequence_waits_and_becomes_one_replacement_character(void **state) {
     (void)state;
     tokenizer  *t = fixture_tokenizer("tiny-bytes", NULL);
@@ -594,6 +615,7 @@ int main(void) {
         cmocka_unit_test(special_tokens_are_known_by_text_and_by_id),
         cmocka_unit_test(a_token_gives_the_raw_bytes_it_stands_for),
         cmocka_unit_test(streamed_text_is_always_valid_and_equals_the_whole),
+        cmocka_unit_test(a_continuation_keeps_the_space_it_begins_with),
         cmocka_unit_test(an_unfinished_sequence_waits_and_becomes_one_replacement_character),
         cmocka_unit_test(good_characters_survive_in_a_malformed_run_of_byte_tokens),
         cmocka_unit_test(an_id_out_of_range_is_refused),
