@@ -187,6 +187,11 @@ int main(int argc, char **argv) {
         printf("%s\n", err.text);
         return 0;
     }
+    buf text;
+    buf_init(&text, 4096);
+    cpu_describe(&b.c, &text);
+    printf("%s", text.data);
+    buf_free(&text);
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         bench_attention(&b, &models[m], 1, 1, 256);
         bench_attention(&b, &models[m], 1, 1, 4096);

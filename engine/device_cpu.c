@@ -82,7 +82,7 @@ static int set_up(device *d, error *err) {
     if ((status = take_memory(d, err)) != OK) return status;
     weights_list(&d->weights, d->facts);
     d->inverse_frequency = rope_inverse_frequencies(d->facts);
-    return weights_load(&d->weights, d->ckpt, &d->cpu, &d->config, d->weight_memory, err);
+    return weights_load(d, err);
 }
 
 static int device_open(device **out, const checkpoint *c, const program *p, const device_config *config, error *err) {
@@ -184,22 +184,26 @@ static int device_read_logits(device *d, uint32_t output, float *out) {
 
 /* ---- rows that stop and come back ---- */
 
-typedef enum { TO_FRAME, FROM_FRAME } copy_direction;
+typedef struct {
+    uint16_t live;
+    uint32_t row, count, frame, frame_row;
+} frame_copy;
+
+static bool fits(const device_config *c, const frame_copy *f) {
+    return f->frame < c->frame_count && f->frame_row <= c->frame_rows && f->count <= c->frame_rows - f->frame_row &&
+           f->row <= c->rows_max && f->count <= c->rows_max - f->row;
+}
 
 /* A frame row holds the live buffers one after another, in order of buffer. */
-static int copy_frame(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row,
-                      copy_direction to) {
-    const device_config *c = &d->config;
-    const program       *p = d->program;
-    if (frame >= c->frame_count || frame_row > c->frame_rows || count > c->frame_rows - frame_row || row > c->rows_max ||
-        count > c->rows_max - row)
-        return ERR_INVALID;
-    for (uint32_t i = 0; i < count; i++) {
-        char *at = d->frame_memory + ((uint64_t)frame * c->frame_rows + frame_row + i) * p->frame_row_bytes;
+static int copy_frame(device *d, const frame_copy *f, bool to_frame) {
+    const program *p = d->program;
+    if (!fits(&d->config, f)) return ERR_INVALID;
+    for (uint32_t i = 0; i < f->count; i++) {
+        char *at = d->frame_memory + ((uint64_t)f->frame * d->config.frame_rows + f->frame_row + i) * p->frame_row_bytes;
         for (int b = 0; b < ROW_BUFFER_COUNT; b++) {
-            if (!(live >> b & 1)) continue;
-            char *in_batch = d->rows[b] + (row + i) * d->sizes.row_stride[b];
-            if (to == TO_FRAME) memcpy(at, in_batch, p->row_bytes[b]);
+            if (!(f->live >> b & 1)) continue;
+            char *in_batch = d->rows[b] + (f->row + i) * d->sizes.row_stride[b];
+            if (to_frame) memcpy(at, in_batch, p->row_bytes[b]);
             else memcpy(in_batch, at, p->row_bytes[b]);
             at += p->row_bytes[b];
         }
@@ -208,10 +212,10 @@ static int copy_frame(device *d, uint16_t live, uint32_t row, uint32_t count, ui
 }
 
 static int device_save_rows(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row) {
-    return copy_frame(d, live, row, count, frame, frame_row, TO_FRAME);
+    return copy_frame(d, &(frame_copy){live, row, count, frame, frame_row}, true);
 }
 static int device_load_rows(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row) {
-    return copy_frame(d, live, row, count, frame, frame_row, FROM_FRAME);
+    return copy_frame(d, &(frame_copy){live, row, count, frame, frame_row}, false);
 }
 
 static int device_move_rows(device *d, uint16_t live, uint32_t from_row, uint32_t to_row, uint32_t count) {

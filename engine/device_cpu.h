@@ -44,8 +44,8 @@ typedef struct {
 void     weights_list(model_weights *w, const model_facts *f);
 void     weights_free(model_weights *w);
 uint64_t weights_bytes(const model_weights *w, bool map_weights);
-/* Fills everything; memory: weights_bytes, zero. */
-int weights_load(model_weights *w, const checkpoint *ckpt, cpu *c, const device_config *config, char *memory, error *err);
+/* Fills d->weights, which are listed, from d->ckpt into d->weight_memory. */
+int weights_load(device *d, error *err);
 
 /* Sizes in bytes, from facts, program and configuration alone. */
 typedef struct {

@@ -172,36 +172,41 @@ static void group_rows(device *d) {
     }
 }
 
-/* One product per expert that has rows, in order of expert; returns how many. */
-static uint32_t expert_products(device *d, const matrix *experts, matmul_args shape, const uint64_t *in, const uint64_t *out,
-                                const float *scale) {
+/* One product per expert that has rows, in order of expert; `all` is what they would be together. Returns how many. */
+static uint32_t expert_products(device *d, const matrix *experts, const matmul_args *all) {
     uint32_t n = 0;
     for (uint32_t e = 0; e < d->facts->expert_count; e++) {
         uint32_t begin = d->work.groups.begin[e], end = d->work.groups.begin[e + 1];
         if (begin == end) continue;
         matmul_args *a = &d->work.products[n++];
-        *a = shape;
+        *a = *all;
         a->w = &experts[e], a->rows = end - begin;
-        a->a.offsets = in + begin, a->out[0].offsets = out + begin;
-        a->scale = scale ? scale + begin : NULL;
+        a->a.offsets += begin, a->out[0].offsets += begin;
+        if (a->scale) a->scale += begin;
         d->stats.weight_bytes += matrix_bytes(a->w), d->stats.expert_bytes += matrix_bytes(a->w);
     }
     return n;
 }
 
+static rows_at rows_by_expert(const device *d, row_buffer b, const uint64_t *offsets) {
+    return (rows_at){d->rows[b], 0, offsets};
+}
+
 static void op_experts_up(device *d, uint32_t layer) {
     group_rows(d);
-    matmul_args shape = {.a = rows_of(d, ROW_H), .kind = silu_kind(d), .out = {rows_of(d, ROW_F)}};
-    uint32_t    n = expert_products(d, layer_of(d, layer)->expert_gate_up, shape, d->work.h_offset, d->work.f_offset, NULL);
-    cpu_matmul_each(&d->cpu, d->work.products, n);
+    matmul_args all = {.a = rows_by_expert(d, ROW_H, d->work.h_offset),
+                       .kind = silu_kind(d),
+                       .out = {rows_by_expert(d, ROW_F, d->work.f_offset)}};
+    cpu_matmul_each(&d->cpu, d->work.products, expert_products(d, layer_of(d, layer)->expert_gate_up, &all));
 }
 
 static void op_experts_down(device *d, uint32_t layer) {
     group_rows(d); /* the rows may not be those of op_experts_up */
-    matmul_args shape = {.a = rows_of(d, ROW_F), .kind = OUT_ADD, .out = {rows_of(d, ROW_X)}};
-    uint32_t    n =
-        expert_products(d, layer_of(d, layer)->expert_down, shape, d->work.f_offset, d->work.x_offset, d->work.route_weight);
-    cpu_matmul_in_turn(&d->cpu, d->work.products, n);
+    matmul_args all = {.a = rows_by_expert(d, ROW_F, d->work.f_offset),
+                       .scale = d->work.route_weight,
+                       .kind = OUT_ADD,
+                       .out = {rows_by_expert(d, ROW_X, d->work.x_offset)}};
+    cpu_matmul_in_turn(&d->cpu, d->work.products, expert_products(d, layer_of(d, layer)->expert_down, &all));
 }
 
 /* S = silu(gate) * up * sigmoid(shared router): the gate is linear in what follows, so it may be applied here. */

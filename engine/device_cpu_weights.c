@@ -127,21 +127,6 @@ uint64_t weights_bytes(const model_weights *w, bool map_weights) {
 
 /* ---- reading rows ---- */
 
-static float element(const tensor *t, const char *row, size_t i) {
-    const char *p = row + i * dtype_bytes(t->type);
-    uint16_t    h;
-    float       f;
-    if (t->type == DTYPE_F32) return memcpy(&f, p, 4), f;
-    memcpy(&h, p, 2);
-    return t->type == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
-
-static void store_element(dtype type, char *to, float v) {
-    uint16_t h = type == DTYPE_BF16 ? f32_to_bf16(v) : f32_to_f16(v);
-    if (type == DTYPE_F32) memcpy(to, &v, 4);
-    else memcpy(to, &h, 2);
-}
-
 /* The row's bytes where they are, or drawn into work (cols values of the tensor's type). */
 static const char *tensor_row(const tensor *t, uint32_t row, void *work) {
     if (t->data) return (const char *)t->data + (size_t)row * t->cols * dtype_bytes(t->type);
@@ -154,15 +139,14 @@ typedef struct {
     tensor        parts[MATRIX_PARTS_MAX];
 } packing;
 
-static const void *read_row(void *context, uint32_t part, uint32_t row, void *work) {
+static const void *read_row(const void *context, uint32_t part, uint32_t row, void *work) {
     const packing *p = context;
     const tensor  *t = &p->parts[part];
     if (t->type == p->m->type) return tensor_row(t, row, work);
     float *own = malloc((size_t)t->cols * sizeof(float)); /* a tensor of another type than the rest: rare */
     if (!own) fatal("no memory for a row of %u values", t->cols);
     const char *values = tensor_row(t, row, own);
-    for (uint32_t i = 0; i < t->cols; i++)
-        store_element(p->m->type, (char *)work + i * dtype_bytes(p->m->type), element(t, values, i));
+    for (uint32_t i = 0; i < t->cols; i++) value_store(p->m->type, work, i, value_load(t->type, values, i));
     free(own);
     return work;
 }
@@ -180,14 +164,8 @@ typedef struct {
 
 static void pack_panel(void *context, uint32_t panel, uint32_t worker) {
     const pack_job *j = context;
-    uint32_t        low = 0, high = j->count;
-    while (high - low > 1) {
-        uint32_t middle = (low + high) / 2;
-        if (j->panel_begin[middle] <= panel) low = middle;
-        else high = middle;
-    }
-    uint32_t p = panel - j->panel_begin[low];
-    cpu_pack_panels(j->c, j->items[low].m, p, p + 1, read_row, &j->items[low], j->work + worker * j->work_bytes);
+    uint32_t        i = pool_piece(j->panel_begin, j->count, panel), p = panel - j->panel_begin[i];
+    cpu_pack_panel(j->c, j->items[i].m, p, &(matrix_rows){read_row, &j->items[i]}, j->work + worker * j->work_bytes);
 }
 
 static packing packing_of(const matrix_item *item, const checkpoint *ckpt) {
@@ -281,31 +259,27 @@ static void load_vector(loading *l, const vector_item *v) {
         for (uint32_t i = 0; i < v->count; i++) {
             matrix_source at = {part, i};
             if (v->columns && !matrix_column_source(v->columns, i / PANEL_COLS, i % PANEL_COLS, &at)) continue;
-            if (at.part == part && at.row < t.cols) to[i] = element(&t, values, at.row);
+            if (at.part == part && at.row < t.cols) to[i] = value_load(t.type, values, at.row);
         }
         free(work);
     }
 }
 
-int weights_load(model_weights *w, const checkpoint *ckpt, cpu *c, const device_config *config, char *memory, error *err) {
-    loading l = {.w = w,
-                 .ckpt = ckpt,
-                 .config = config,
-                 .c = c,
-                 .next = memory,
-                 .total_bytes = weights_bytes(w, config->map_weights)};
-    l.job.c = c;
+int weights_load(device *d, error *err) {
+    model_weights *w = &d->weights;
+    loading        l = {.w = w, .ckpt = d->ckpt, .config = &d->config, .c = &d->cpu, .next = d->weight_memory};
+    l.total_bytes = d->sizes.weights, l.job.c = &d->cpu;
     l.job.items = malloc(w->matrix_count * sizeof *l.job.items);
     l.job.panel_begin = malloc((w->matrix_count + 1) * sizeof *l.job.panel_begin);
     for (uint32_t i = 0; i < w->matrix_count; i++) {
         size_t bytes = (cpu_pack_work_bytes(w->matrices[i].m) + 63) / 64 * 64;
         if (bytes > l.job.work_bytes) l.job.work_bytes = bytes;
     }
-    l.job.work = aligned_alloc(64, l.job.work_bytes * pool_threads(c->pool));
+    l.job.work = aligned_alloc(64, l.job.work_bytes * pool_threads(d->cpu.pool));
     if (!l.job.items || !l.job.panel_begin || !l.job.work) fatal("no memory to pack weights");
     for (uint32_t i = 0; i < w->vector_count; i++) load_vector(&l, &w->vectors[i]);
     int status = load_matrices(&l, err);
-    if (!w->tied) w->embedding = checkpoint_tensor(ckpt, ROLE_EMBED, 0, 0);
+    if (!w->tied) w->embedding = checkpoint_tensor(d->ckpt, ROLE_EMBED, 0, 0);
     free(l.job.items);
     free(l.job.panel_begin);
     free(l.job.work);

@@ -47,7 +47,7 @@ typedef struct {
 } attention_args;
 
 /* Queries: optional norm, clip, rotation by position, in place. Keys likewise, then into the page; values clipped, into the
- * page. Nothing else of a page is touched. */
+ * page; their rows are left changed. Nothing else of a page is touched. */
 typedef struct {
     const kv_layout *layout;
     char            *pages;

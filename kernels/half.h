@@ -1,7 +1,10 @@
-/* kernels/half.h: IEEE half precision by integer arithmetic, for machines and places without the instruction. */
+/* kernels/half.h: single values of any type: IEEE half precision by integer arithmetic, and loads and stores by type. For
+ * places that are not hot, and for machines without the instruction. */
 #pragma once
 #include <stdint.h>
 #include <string.h>
+
+#include "base/dtype.h"
 
 static inline float f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3FF, u;
@@ -34,4 +37,20 @@ static inline uint16_t f32_to_f16(float f) {
     }
     u += 0xC8000FFF + (u >> 13 & 1); /* exponent bias 127 -> 15, and half an ulp */
     return (uint16_t)(sign | u >> 13);
+}
+
+/* Value i of an array of this type, at any alignment. */
+static inline float value_load(dtype type, const void *values, size_t i) {
+    const char *p = (const char *)values + i * dtype_bytes(type);
+    uint16_t    h;
+    float       f;
+    if (type == DTYPE_F32) return memcpy(&f, p, 4), f;
+    memcpy(&h, p, 2);
+    return type == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
+}
+static inline void value_store(dtype type, void *values, size_t i, float value) {
+    char    *p = (char *)values + i * dtype_bytes(type);
+    uint16_t h = type == DTYPE_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
+    if (type == DTYPE_F32) memcpy(p, &value, 4);
+    else memcpy(p, &h, 2);
 }

@@ -38,20 +38,10 @@ static task_cut cut_of(const attention_args *a, const kv_run *run, uint32_t head
     return (task_cut){rows, rows > 1 ? kv_heads : ceil_div(kv_heads, heads)};
 }
 
-static uint32_t run_of(const uint32_t *begin, uint32_t count, uint32_t task) {
-    uint32_t low = 0, high = count;
-    while (high - low > 1) {
-        uint32_t middle = (low + high) / 2;
-        if (begin[middle] <= task) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
 static void run_attention(void *context, uint32_t task, uint32_t worker) {
     const attention_job  *j = context;
     const attention_args *a = j->a;
-    uint32_t              i = run_of(j->c->task_begin, a->run_count, task), t = task - j->c->task_begin[i];
+    uint32_t              i = pool_piece(j->c->task_begin, a->run_count, task), t = task - j->c->task_begin[i];
     const kv_run         *run = &a->runs[i];
     task_cut              cut = cut_of(a, run, j->heads);
     uint32_t       block = cut.row_tasks - 1 - t / cut.head_tasks, head = t % cut.head_tasks; /* late positions are long */
@@ -74,9 +64,7 @@ void cpu_attention(cpu *c, const attention_args *a) {
     pool_run(c->pool, tasks, run_attention, &(attention_job){c, a, heads});
 }
 
-/* ---- rope + KV write: ranges of rows ---- */
-
-enum { ROPE_ROWS = 16 };
+/* ---- rope + KV write: a task is the rows of a run that fall into one unit of positions ---- */
 
 typedef struct {
     cpu                *c;
@@ -85,9 +73,10 @@ typedef struct {
 
 static void run_rope(void *context, uint32_t task, uint32_t worker) {
     const rope_job *j = context;
-    uint32_t        i = run_of(j->c->task_begin, j->a->run_count, task);
+    uint32_t        i = pool_piece(j->c->task_begin, j->a->run_count, task);
     const kv_run   *run = &j->a->runs[i];
-    uint32_t        begin = (task - j->c->task_begin[i]) * ROPE_ROWS, end = begin + ROPE_ROWS;
+    uint32_t        end_position = (run->position_begin / KV_UNIT + task - j->c->task_begin[i] + 1) * KV_UNIT;
+    uint32_t        end = end_position - run->position_begin, begin = end > KV_UNIT ? end - KV_UNIT : 0;
     if (end > run->row_count) end = run->row_count;
     j->c->kernels->rope_kv(j->a, run, begin, end, j->c->scratch + worker * j->c->scratch_bytes);
 }
@@ -95,7 +84,10 @@ static void run_rope(void *context, uint32_t task, uint32_t worker) {
 void cpu_rope_kv(cpu *c, const rope_kv_args *a) {
     check(a->run_count < MATMUL_LIST_MAX && a->heads * a->layout->head_dim * sizeof(float) <= c->scratch_bytes);
     uint32_t tasks = 0;
-    for (uint32_t i = 0; i < a->run_count; i++)
-        c->task_begin[i] = tasks, tasks += (a->runs[i].row_count + ROPE_ROWS - 1) / ROPE_ROWS;
+    for (uint32_t i = 0; i < a->run_count; i++) {
+        const kv_run *run = &a->runs[i];
+        c->task_begin[i] = tasks;
+        tasks += (run->position_begin + run->row_count - 1) / KV_UNIT - run->position_begin / KV_UNIT + 1;
+    }
     pool_run(c->pool, tasks, run_rope, &(rope_job){c, a});
 }

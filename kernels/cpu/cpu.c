@@ -70,8 +70,9 @@ void cpu_close(cpu *c) {
 }
 
 void cpu_describe(const cpu *c, buf *out) {
-    buf_printf(out, "cpu kernels: %s, %u threads\n", c->kernels->isa, pool_threads(c->pool));
+    const cpu_kernels *k = c->kernels;
+    buf_printf(out, "kernels for %s, %u threads\n", k->isa, pool_threads(c->pool));
     for (int t = 0; t < DTYPE_COUNT; t++)
-        buf_printf(out, "  %-4s  products %s%s\n", dtype_facts[t].name, c->kernels->matmul[t] ? "packed, mapped" : "none",
-                   c->kernels->attention[t] ? "; attention" : "");
+        buf_printf(out, "  %-4s  product %s  mapped product %s  attention %s\n", dtype_facts[t].name,
+                   k->matmul[t] ? "yes" : "no", k->matmul_mapped[t] ? "yes" : "no", k->attention[t] ? "yes" : "no");
 }

@@ -51,9 +51,11 @@ void cpu_group_by_expert(const route_args *a, expert_groups *out);
 void   cpu_sample(cpu *c, const sample_args *list, uint32_t count, void *work, sample_result *out);
 size_t cpu_sample_work_bytes(uint32_t vocab);
 
-/* Packing. read_row returns row `row` of part `part` in the matrix's type, k values; it may use `work` (k values + 64
- * bytes) for it and is called from any thread. Panels [begin, end). */
-typedef const void *(*matrix_row_reader)(void *context, uint32_t part, uint32_t row, void *work);
-void cpu_pack_panels(const cpu *c, const matrix *m, uint32_t begin, uint32_t end, matrix_row_reader read_row, void *context,
-                     void *work);
+/* Packing. `read` returns row `row` of part `part` in the matrix's type, k values; it may put them into `work` (k values
+ * and 64 bytes more). It is called from any thread; each brings its own cpu_pack_work_bytes. */
+typedef struct {
+    const void *(*read)(const void *context, uint32_t part, uint32_t row, void *work);
+    const void *context;
+} matrix_rows;
+void   cpu_pack_panel(const cpu *c, const matrix *m, uint32_t panel, const matrix_rows *rows, void *work);
 size_t cpu_pack_work_bytes(const matrix *m);

@@ -58,24 +58,20 @@ static void interleave16(const void *const rows[PANEL_COLS], uint32_t k, uint16_
         for (uint32_t j = 0; j < k; j++) memcpy(out + (size_t)j * PANEL_COLS + c, (const char *)rows[c] + 2 * (size_t)j, 2);
 }
 
-void cpu_pack_panels(const cpu *c, const matrix *m, uint32_t begin, uint32_t end, matrix_row_reader read_row, void *context,
-                     void *work) {
-    size_t stride = row_bytes_padded(m);
-    char  *zero = (char *)work + PANEL_COLS * stride;
+void cpu_pack_panel(const cpu *c, const matrix *m, uint32_t panel, const matrix_rows *rows, void *work) {
+    size_t      stride = row_bytes_padded(m);
+    char       *zero = (char *)work + PANEL_COLS * stride, *out = (char *)m->data + (size_t)panel * matrix_panel_bytes(m);
+    const void *columns[PANEL_COLS];
     memset(zero, 0, stride);
-    for (uint32_t p = begin; p < end; p++) {
-        const void *rows[PANEL_COLS];
-        for (uint32_t column = 0; column < PANEL_COLS; column++) {
-            matrix_source at;
-            char         *own = (char *)work + column * stride;
-            rows[column] = zero;
-            if (matrix_column_source(m, p, column, &at))
-                rows[column] = whole_words(m, read_row(context, at.part, at.row, own), own);
-        }
-        void *out = (char *)m->data + (size_t)p * matrix_panel_bytes(m);
-        if (m->type == DTYPE_F16) interleave16(rows, m->k, out);
-        else c->kernels->interleave(rows, m->type == DTYPE_BF16 ? (m->k + 1) / 2 : m->k, out);
+    for (uint32_t column = 0; column < PANEL_COLS; column++) {
+        matrix_source at;
+        char         *own = (char *)work + column * stride;
+        columns[column] = zero;
+        if (matrix_column_source(m, panel, column, &at))
+            columns[column] = whole_words(m, rows->read(rows->context, at.part, at.row, own), own);
     }
+    if (m->type == DTYPE_F16) interleave16(columns, m->k, (uint16_t *)(void *)out);
+    else c->kernels->interleave(columns, m->type == DTYPE_BF16 ? (m->k + 1) / 2 : m->k, (uint32_t *)(void *)out);
 }
 
 /* ---- cutting ---- */
@@ -122,14 +118,9 @@ typedef struct {
 static void run_task(void *context, uint32_t task, uint32_t worker) {
     const matmul_job  *j = context;
     const matmul_args *a = j->list;
-    if (j->count > 1) { /* the product this task belongs to: binary search over the first tasks */
-        uint32_t low = 0, high = j->count;
-        while (high - low > 1) {
-            uint32_t middle = (low + high) / 2;
-            if (j->c->task_begin[middle] <= task) low = middle;
-            else high = middle;
-        }
-        a += low, task -= j->c->task_begin[low];
+    if (j->count > 1) {
+        uint32_t i = pool_piece(j->c->task_begin, j->count, task);
+        a += i, task -= j->c->task_begin[i];
     }
     task_cut    cut = cut_of(j->c, a);
     uint32_t    p = task % cut.panel_tasks, r = task / cut.panel_tasks, panels = matrix_panels(a->w);

@@ -54,8 +54,7 @@ static bool take_tasks(pool *p, uint32_t worker) {
             continue;
         p->run(p->context, p->count - (uint32_t)state, worker);
         any = true;
-        if (atomic_fetch_sub_explicit(&p->pending, 1, memory_order_acq_rel) == 1 && atomic_load(&p->caller_sleeps))
-            futex_wake(&p->pending);
+        if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->caller_sleeps)) futex_wake(&p->pending);
         state = atomic_load_explicit(&p->state, memory_order_acquire);
     }
     return any;

@@ -17,3 +17,14 @@ uint32_t pool_threads(const pool *p);
 uint32_t pool_threads_allowed(void); /* CPUs this process may use */
 /* Runs task 0 .. count - 1, started in that order, and returns when all are done. One caller at a time. */
 void pool_run(pool *p, uint32_t count, pool_task run, void *context);
+
+/* Where a loop is made of `count` pieces and piece i has the tasks from begin[i] on: the piece a task belongs to. */
+static inline uint32_t pool_piece(const uint32_t *begin, uint32_t count, uint32_t task) {
+    uint32_t low = 0, high = count;
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (begin[middle] <= task) low = middle;
+        else high = middle;
+    }
+    return low;
+}

@@ -31,22 +31,13 @@ void cpu_norm(cpu *c, const norm_args *a) { pool_run(c->pool, tasks_of(a->rows),
 
 /* ---- embedding ---- */
 
-static float value_at(dtype type, const void *values, size_t i) {
-    const char *p = (const char *)values + i * dtype_bytes(type);
-    uint16_t    h;
-    float       f;
-    if (type == DTYPE_F32) return memcpy(&f, p, 4), f;
-    memcpy(&h, p, 2);
-    return type == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
-
 static void embed_packed(const matrix *m, uint32_t token, float *out) {
     const char *panel = (const char *)m->data + token / PANEL_COLS * matrix_panel_bytes(m);
     size_t      column = token % PANEL_COLS;
     for (uint32_t j = 0; j < m->k; j++) {
         size_t i =
             m->type == DTYPE_BF16 ? ((size_t)(j / 2) * PANEL_COLS + column) * 2 + j % 2 : (size_t)j * PANEL_COLS + column;
-        out[j] = value_at(m->type, panel, i);
+        out[j] = value_load(m->type, panel, i);
     }
 }
 
@@ -60,7 +51,7 @@ static void run_embed(void *context, uint32_t task, uint32_t worker) {
             continue;
         }
         const char *row = (const char *)a->table + (size_t)a->tokens[i] * a->width * dtype_bytes(a->table_type);
-        for (uint32_t j = 0; j < a->width; j++) out[j] = value_at(a->table_type, row, j);
+        for (uint32_t j = 0; j < a->width; j++) out[j] = value_load(a->table_type, row, j);
     }
 }
 

@@ -60,17 +60,16 @@ static float row_max(const float *x, uint32_t n, float *block_max, bool *all_fin
     return maximum;
 }
 
-/* out[i] = exp((x[i] - maximum) / temperature), and the sum of each block in fixed point; returns the sum of all. */
-static uint64_t row_weights(const float *x, uint32_t n, float maximum, float temperature, float *out, uint64_t *block_mass) {
-    vf       top = vf_set1(maximum), t = vf_set1(temperature);
+static uint64_t row_weights(const weight_args *a) {
+    vf       top = vf_set1(a->maximum), t = vf_set1(a->temperature);
     uint64_t total = 0;
-    for (uint32_t begin = 0; begin < n; begin += LOGIT_BLOCK) {
-        uint32_t end = min_u32(n, begin + LOGIT_BLOCK);
+    for (uint32_t begin = 0; begin < a->n; begin += LOGIT_BLOCK) {
+        uint32_t end = min_u32(a->n, begin + LOGIT_BLOCK);
         int64_t  mass = 0;
         for (uint32_t i = begin; i < end; i += 16)
-            vf_store_n(out + i, vf_exp(vf_div(vf_sub(vf_load_n(x + i, end - i), top), t)), end - i);
-        for (uint32_t i = begin; i < end; i++) mass += (int64_t)(out[i] * MASS_ONE);
-        total += block_mass[begin / LOGIT_BLOCK] = (uint64_t)mass;
+            vf_store_n(a->weights + i, vf_exp(vf_div(vf_sub(vf_load_n(a->x + i, end - i), top), t)), end - i);
+        for (uint32_t i = begin; i < end; i++) mass += (int64_t)(a->weights[i] * MASS_ONE);
+        total += a->block_mass[begin / LOGIT_BLOCK] = (uint64_t)mass;
     }
     return total;
 }

@@ -113,37 +113,61 @@ static inline bool is_kept(uint32_t key, cut kept, uint32_t *equal_left) {
     return true;
 }
 
-/* The least key such that what is at or above it (values[ids[0 .. n)]) has `count` members or `mass`; and how many of those
- * equal to it are needed. weights NULL: by count alone. Everything, if that is not enough. */
-static cut find_cut(const sample_work *w, const float *values, const float *weights, const uint32_t *ids, uint32_t n,
-                    uint32_t count, uint64_t mass) {
-    static const struct { uint32_t shift, bins; } level[] = {{21, 2048}, {10, 2048}, {0, 1024}};
-    uint32_t prefix = 0, b;
-    bin      above = {0, 0}, *bins = w->bins;
-    for (int l = 0; l < 3; l++) {
-        memset(bins, 0, level[l].bins * sizeof *bins);
-        for (uint32_t i = 0; i < n; i++) {
-            bin *to = &bins[order_key(values[ids[i]]) >> level[l].shift & (level[l].bins - 1)];
-            to->count++, to->mass += weights ? mass_of(weights[ids[i]]) : 0;
-        }
-        for (b = level[l].bins; b-- > 0;) { /* down to the bin in which the goal is reached */
-            if (bins[b].count && (above.count + bins[b].count >= count || above.mass + bins[b].mass >= mass)) break;
-            above.count += bins[b].count, above.mass += bins[b].mass;
-        }
-        if (b == UINT32_MAX) return (cut){0, UINT32_MAX};
-        uint32_t in_bin = 0;
-        for (uint32_t i = 0; i < n && l < 2; i++)
-            if ((order_key(values[ids[i]]) >> level[l].shift & (level[l].bins - 1)) == b) w->in_bin[in_bin++] = ids[i];
-        ids = w->in_bin, n = in_bin, prefix |= b << level[l].shift;
-    }
-    uint64_t each = bins[b].mass / bins[b].count,
-             missing = mass > above.mass ? mass - above.mass : 0; /* equals weigh the same */
-    uint32_t equal = count - above.count;
-    if (weights && each > 0 && (missing + each - 1) / each < equal) equal = (uint32_t)((missing + each - 1) / each);
-    return (cut){prefix, equal < 1 ? 1 : equal};
+/* The values ids[0 .. n) point at, what each weighs (NULL: nothing), and how many or how much is wanted of the largest. */
+typedef struct {
+    const float    *values, *weights;
+    const uint32_t *ids;
+    uint32_t        n, count;
+    uint64_t        mass;
+} search;
+
+enum { LEVELS = 3 };
+static const struct { uint32_t shift, bins; } levels[LEVELS] = {{21, 2048}, {10, 2048}, {0, 1024}};
+
+static uint32_t bin_of(const search *s, uint32_t i, int level) {
+    return order_key(s->values[s->ids[i]]) >> levels[level].shift & (levels[level].bins - 1);
 }
 
-static void keep(sample_work *w, cut kept) {
+/* Fills the bins of a level and walks down to the one in which the goal is reached, adding up what is above it.
+ * UINT32_MAX: not reached. */
+static uint32_t find_bin(const sample_work *w, const search *s, int level, bin *above) {
+    memset(w->bins, 0, levels[level].bins * sizeof *w->bins);
+    for (uint32_t i = 0; i < s->n; i++) {
+        bin *to = &w->bins[bin_of(s, i, level)];
+        to->count++, to->mass += s->weights ? mass_of(s->weights[s->ids[i]]) : 0;
+    }
+    uint32_t b = levels[level].bins;
+    while (b-- > 0) {
+        const bin *here = &w->bins[b];
+        if (here->count && (above->count + here->count >= s->count || above->mass + here->mass >= s->mass)) break;
+        above->count += here->count, above->mass += here->mass;
+    }
+    return b;
+}
+
+/* The least key such that what is at or above it reaches the goal; and how many of those equal to it are needed.
+ * Everything, if that is not enough. */
+static cut find_cut(const sample_work *w, search s) {
+    uint32_t key = 0, b = 0;
+    bin      above = {0, 0};
+    for (int level = 0; level < LEVELS; level++) {
+        if ((b = find_bin(w, &s, level, &above)) == UINT32_MAX) return (cut){0, UINT32_MAX};
+        key |= b << levels[level].shift;
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < s.n; i++)
+            if (bin_of(&s, i, level) == b) w->in_bin[n++] = s.ids[i];
+        s.ids = w->in_bin, s.n = n;
+    }
+    /* what is left is equal, and weighs the same */
+    uint64_t each = w->bins[b].mass / w->bins[b].count, missing = s.mass > above.mass ? s.mass - above.mass : 0;
+    uint32_t equal = s.count - above.count;
+    if (each > 0 && (missing + each - 1) / each < equal) equal = (uint32_t)((missing + each - 1) / each);
+    return (cut){key, equal < 1 ? 1 : equal};
+}
+
+/* Of the candidates, keeps the `count` largest, or as many as make `mass`. */
+static void keep_largest(sample_work *w, uint32_t count, uint64_t mass) {
+    cut      kept = find_cut(w, (search){w->x, w->weights, w->candidates, w->candidate_count, count, mass});
     uint32_t n = 0, equal_left = kept.equal;
     for (uint32_t i = 0; i < w->candidate_count; i++)
         if (is_kept(order_key(w->x[w->candidates[i]]), kept, &equal_left)) w->candidates[n++] = w->candidates[i];
@@ -155,7 +179,7 @@ static float floor_of_largest(const sample_work *w, uint32_t k) {
     uint32_t blocks = blocks_of(w->vocab);
     if (k > blocks) return -INFINITY;
     for (uint32_t i = 0; i < blocks; i++) w->candidates[i] = i;
-    cut      c = find_cut(w, w->block_max, NULL, w->candidates, blocks, k, UINT64_MAX);
+    cut c = find_cut(w, (search){.values = w->block_max, .ids = w->candidates, .n = blocks, .count = k, .mass = UINT64_MAX});
     uint32_t u = c.key & 0x80000000 ? c.key & 0x7FFFFFFF : ~c.key;
     float    floor;
     memcpy(&floor, &u, 4);
@@ -174,6 +198,10 @@ static void gather(sample_work *w, const float *x, float least) {
         }
     }
     w->candidate_count = n;
+}
+
+static uint64_t weigh(const cpu *c, sample_work *w, const float *x, float maximum, float temperature) {
+    return c->kernels->row_weights(&(weight_args){x, w->vocab, maximum, temperature, w->weights, w->block_mass});
 }
 
 /* ---- log-probabilities ---- */
@@ -195,8 +223,7 @@ static void keep_best(const sample_work *w, const float *x, uint32_t wanted, sam
 static void fill_logprobs(const cpu *c, const sample_args *a, sample_work *w, sample_result *out) {
     bool   all_finite;
     float  maximum = c->kernels->row_max(a->logits, a->vocab, w->block_max, &all_finite);
-    double sum =
-        (double)c->kernels->row_weights(a->logits, a->vocab, maximum, 1, w->weights, w->block_mass) / (double)MASS_ONE;
+    double sum = (double)weigh(c, w, a->logits, maximum, 1) / (double)MASS_ONE;
     double normalizer = (double)maximum + log(sum);
     if (a->top_logprobs > 0) gather(w, a->logits, floor_of_largest(w, (uint32_t)a->top_logprobs));
     keep_best(w, a->logits, (uint32_t)a->top_logprobs, out);
@@ -243,11 +270,11 @@ static uint32_t draw_from_candidates(const sample_args *a, const sample_work *w)
 
 static uint32_t draw(const cpu *c, const sample_args *a, float maximum, sample_work *w) {
     bool     few = a->top_k > 0 && a->top_k < a->vocab;
-    uint64_t total = c->kernels->row_weights(w->x, a->vocab, maximum, a->temperature, w->weights, w->block_mass);
+    uint64_t total = weigh(c, w, w->x, maximum, a->temperature);
     if (!few && !(a->top_p < 1) && !(a->min_p > 0)) return draw_from_all(a, w, total);
     if (few) {
         gather(w, w->x, floor_of_largest(w, a->top_k));
-        keep(w, find_cut(w, w->x, NULL, w->candidates, w->candidate_count, a->top_k, UINT64_MAX));
+        keep_largest(w, a->top_k, UINT64_MAX);
         total = candidate_mass(w, 0);
     } else {
         double light = a->top_p < 1 ? (1 - (double)a->top_p) * (double)total / (double)MASS_ONE / a->vocab : 0;
@@ -257,7 +284,7 @@ static uint32_t draw(const cpu *c, const sample_args *a, float maximum, sample_w
     }
     if (a->top_p < 1) {
         double goal = ceil((double)a->top_p * (double)total);
-        keep(w, find_cut(w, w->x, w->weights, w->candidates, w->candidate_count, UINT32_MAX, goal < 1 ? 1 : (uint64_t)goal));
+        keep_largest(w, UINT32_MAX, goal < 1 ? 1 : (uint64_t)goal);
     }
     return draw_from_candidates(a, w);
 }

@@ -73,3 +73,32 @@ static inline vpair1 vpair1_load(const void *p) {
 }
 static inline vf vf_dot2(vf acc, vpair w, vpair1 a) { return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)a); }
 static inline vf vf_dot2_pairs(vf acc, vpair w, vpair a) { return vf_dot2(acc, w, a); }
+
+/* out[i * stride + j] = word i of rows[j], 16 x 16. */
+static inline void transpose16(const char *const *rows, uint32_t *out, size_t stride) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows[i]);
+    for (int i = 0; i < 16; i += 2)
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; k++) {
+            a[i + 2 * k] = _mm512_unpacklo_epi64(b[i + k], b[i + k + 2]);
+            a[i + 2 * k + 1] = _mm512_unpackhi_epi64(b[i + k], b[i + k + 2]);
+        }
+    for (int i = 0; i < 16; i += 8) /* now quarters: a[4 g + k] holds words k, 4 + k, 8 + k, 12 + k of rows 4 g .. 4 g + 3 */
+        for (int k = 0; k < 4; k++) {
+            b[i + k] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0x88);
+            b[i + k + 4] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0xDD);
+        }
+    for (int k = 0; k < 8; k++) {
+        int word = k < 4 ? k : k; /* b[k]: words k and 8 + k; b[k + 4]: 4 + k and 12 + k */
+        _mm512_storeu_si512(out + (size_t)word * stride, _mm512_shuffle_i32x4(b[k], b[k + 8], 0x88));
+        _mm512_storeu_si512(out + (size_t)(word + 8) * stride, _mm512_shuffle_i32x4(b[k], b[k + 8], 0xDD));
+    }
+}
+/* Even and odd members of sixteen pairs of bf16, to memory. */
+static inline void store_zipped(void *p, const uint16_t *even, const uint16_t *odd) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)even));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)odd));
+    _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}

@@ -116,3 +116,18 @@ static inline vf vf_dot2(vf acc, vpair w, vpair1 a) { FOUR((acc.q[i] + even_of(w
 static inline vf vf_dot2_pairs(vf acc, vpair w, vpair a) {
     FOUR((acc.q[i] + even_of(w.q[i]) * even_of(a.q[i])) + odd_of(w.q[i]) * odd_of(a.q[i]));
 }
+
+/* out[i * stride + j] = word i of rows[j], 16 x 16. */
+static inline void transpose16(const char *const *rows, uint32_t *out, size_t stride) {
+    for (int j = 0; j < 16; j++) {
+        uint32_t words[16];
+        memcpy(words, rows[j], sizeof words);
+        for (int i = 0; i < 16; i++) out[i * stride + (size_t)j] = words[i];
+    }
+}
+/* Even and odd members of sixteen pairs of bf16, to memory. */
+static inline void store_zipped(void *p, const uint16_t *even, const uint16_t *odd) {
+    uint16_t pairs[32];
+    for (int i = 0; i < 16; i++) pairs[2 * i] = even[i], pairs[2 * i + 1] = odd[i];
+    memcpy(p, pairs, sizeof pairs);
+}

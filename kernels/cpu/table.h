@@ -16,6 +16,17 @@ typedef struct {
     uint32_t      kv_head_begin, kv_head_end, begin, end;
 } attention_part;
 
+/* Sampling looks at logits in blocks, and counts mass in units of 2^-40 of the most likely token. */
+enum { LOGIT_BLOCK = 64 };
+#define MASS_ONE 0x1p40f
+typedef struct {
+    const float *x;
+    uint32_t     n;
+    float        maximum, temperature;
+    float       *weights;    /* [n]: exp((x - maximum) / temperature) */
+    uint64_t    *block_mass; /* of each block; the sum of all is returned */
+} weight_args;
+
 typedef struct cpu_kernels {
     const char *isa;
     void (*matmul[DTYPE_COUNT])(const matmul_args *a, matmul_part part, void *scratch);        /* packed */
@@ -25,14 +36,10 @@ typedef struct cpu_kernels {
     void (*norm)(const norm_args *a, uint32_t row_begin, uint32_t row_end);
     void (*softmax)(float *x, uint32_t n); /* in place */
     float (*row_max)(const float *x, uint32_t n, float *block_max, bool *all_finite);
-    uint64_t (*row_weights)(const float *x, uint32_t n, float maximum, float temperature, float *out, uint64_t *block_mass);
+    uint64_t (*row_weights)(const weight_args *a);
     void (*interleave)(const void *const rows[PANEL_COLS], uint32_t words, uint32_t *out); /* out[i][64] = rows[64][i] */
 } cpu_kernels;
 extern const cpu_kernels cpu_kernels_avx512, cpu_kernels_avx2, cpu_kernels_plain;
-
-/* Sampling looks at logits in blocks, and counts mass in units of 2^-40 of the most likely token. */
-enum { LOGIT_BLOCK = 64 };
-#define MASS_ONE 0x1p40f
 
 /* Rows of one matmul_part at most; scratch of a thread: the sums of one panel, or a row of heads, or an attention tile. */
 enum { MATMUL_ROWS_MAX = 512, CPU_SCRATCH_BYTES = MATMUL_ROWS_MAX * PANEL_COLS * 4 };

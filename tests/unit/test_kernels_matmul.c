@@ -9,7 +9,7 @@ typedef struct {
     void  *packed;
 } test_matrix;
 
-static const void *read_row(void *context, uint32_t part, uint32_t row, void *work) {
+static const void *read_row(const void *context, uint32_t part, uint32_t row, void *work) {
     const test_matrix *t = context;
     (void)work;
     return (const char *)t->weights[part] + (size_t)row * t->m.k * dtype_bytes(t->m.type);
@@ -26,7 +26,7 @@ static test_matrix make(rng *r, const cpu *c, dtype type, part_order order, uint
     t.m.data = t.packed = aligned_alloc(64, bytes);
     memset(t.packed, 0xFF, bytes); /* NaNs: padding must be written */
     void *work = take(cpu_pack_work_bytes(&t.m));
-    cpu_pack_panels(c, &t.m, 0, matrix_panels(&t.m), read_row, &t, work);
+    for (uint32_t p = 0; p < matrix_panels(&t.m); p++) cpu_pack_panel(c, &t.m, p, &(matrix_rows){read_row, &t}, work);
     free(work);
     return t;
 }

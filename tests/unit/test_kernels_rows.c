@@ -41,7 +41,7 @@ typedef struct {
     uint32_t    k;
     dtype       type;
 } table_rows;
-static const void *read_table(void *context, uint32_t part, uint32_t row, void *work) {
+static const void *read_table(const void *context, uint32_t part, uint32_t row, void *work) {
     (void)part, (void)work;
     const table_rows *t = context;
     return (const char *)t->table + (size_t)row * t->k * dtype_bytes(t->type);
@@ -58,7 +58,7 @@ static void embedding_reads_the_same_rows_packed_and_plain(void **state) {
         matrix     m = {.type = (dtype)type, .k = WIDTH, .part_count = 1, .parts = {{VOCAB, NULL}}};
         m.data = aligned_alloc(64, (matrix_bytes(&m) + 63) / 64 * 64);
         void *work = take(cpu_pack_work_bytes(&m));
-        cpu_pack_panels(&c, &m, 0, matrix_panels(&m), read_table, &t, work);
+        for (uint32_t p = 0; p < matrix_panels(&m); p++) cpu_pack_panel(&c, &m, p, &(matrix_rows){read_table, &t}, work);
         uint32_t tokens[ROWS];
         for (int i = 0; i < ROWS; i++) tokens[i] = (uint32_t)rng_below(&r, VOCAB);
         float     *plain = take(ROWS * WIDTH * 4), *packed = take(ROWS * WIDTH * 4);
