@@ -49,6 +49,7 @@ static int start_gzip(lines *l, const char *path, error *err) {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, l->fd, 0);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0); /* lines_close says it, with the file's name */
     char *argv[] = {(char *)"gzip", (char *)"-dc", NULL};
     int   failed = posix_spawnp(&l->gzip, "gzip", &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);

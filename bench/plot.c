@@ -99,7 +99,9 @@ plot plot_open(buf *out, const plot_axes *axes) {
     buf_printf(out, "<svg viewBox=\"0 0 %d %d\" role=img aria-label=\"", axes->width, axes->height);
     plot_text(out, axes->title);
     buf_str(out, "\">");
-    ticks_x(out, &p), ticks_y(out, &p), labels(out, &p);
+    ticks_x(out, &p);
+    if (!axes->y_bare) ticks_y(out, &p);
+    labels(out, &p);
     return p;
 }
 

@@ -11,6 +11,7 @@ typedef struct {
     double      x_min, x_max, y_min, y_max; /* max <= min becomes min + 1 */
     bool        log_x;                      /* x_min > 0 */
     bool        y_percent;                  /* y runs 0..1 and is written 0 %..100 % */
+    bool        y_bare;                     /* y is only an order: no ticks */
     int         width, height;              /* of the whole, in pixels */
 } plot_axes;
 

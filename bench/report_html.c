@@ -128,7 +128,7 @@ static void curve(buf *out, const char *title, const series *v, double limit) {
         double percentile = (const double[]){50, 90, 99}[i], at = series_percentile(v, percentile), px = plot_x(&p, at);
         bool   right = px < p.left + p.inner_width - 80;
         buf_printf(out, "<circle class=dot r=3 cx=%.1f cy=%.1f /><text x=%.1f y=%.1f text-anchor=%s>p%.0f %.4g</text>", px,
-                   plot_y(&p, percentile / 100), right ? px + 7 : px - 7, plot_y(&p, percentile / 100) + (right ? 12 : -2),
+                   plot_y(&p, percentile / 100), right ? px + 7 : px - 7, plot_y(&p, percentile / 100) + (right ? 12 : 14),
                    right ? "start" : "end", percentile, at);
     }
     if (limit > 0) plot_mark_x(out, &p, limit, "SLO", "bad");
@@ -297,6 +297,7 @@ static void bars(buf *out, const outcome *const *sent, uint32_t n, double end_s)
     uint32_t every = n / BARS_MAX + 1;
     buf_str(out, "<h2>Request by request</h2><figure>");
     plot p = plot_open(out, &(plot_axes){.title = "Each request, first sent on top",
+                                         .y_bare = true,
                                          .x_label = "seconds",
                                          .y_label = "",
                                          .x_max = end_s,

@@ -162,8 +162,8 @@ int trace_add(trace_reader *r, const trace_row *row, error *err) {
     if (t->request_count >= TRACE_REQUESTS_MAX)
         return error_set(err, ERR_TOO_LARGE, "the trace has more than %d requests; read fewer with --requests",
                          TRACE_REQUESTS_MAX);
-    double *gap_before_us = trace_session_mark(r, row->session), gap_us = row->has_gap ? row->gap_us : *gap_before_us;
-    bool    has_gap = row->has_gap || (gap_us > 0 && t->sessions[row->session].count > 0);
+    double *gap_before_us = trace_session_mark(r, row->session), gap_us = row->has_gap ? row->gap_us : *gap_before_us - 1;
+    bool    has_gap = row->has_gap || (gap_us >= 0 && t->sessions[row->session].count > 0);
     if (row->has_at && !(fabs(row->at_us) <= 1e17))
         return error_set(err, ERR_INVALID, "the time %g is out of range", row->at_us);
     if (has_gap && !(gap_us >= 0 && gap_us <= (double)TRACE_TIME_MAX_US))
