@@ -10,17 +10,17 @@
 #include <stdarg.h>
 
 /* code, exit status of the process when it is the reason to stop, name */
-#define ERROR_CODES(X)                                                                                               \
-    X(OK, 0, "ok")                                                                                                   \
-    X(ERR_INVALID, 65, "invalid")         /* the input is malformed or out of range */                               \
-    X(ERR_UNSUPPORTED, 69, "unsupported") /* well formed, but not something this build does */                       \
-    X(ERR_NOT_FOUND, 66, "not_found")     /* a file, model or id that is not there */                                \
-    X(ERR_TOO_LARGE, 65, "too_large")     /* over a stated limit */                                                  \
-    X(ERR_FULL, 75, "full")               /* a bounded resource is used up; later it may not be */                   \
-    X(ERR_MEMORY, 71, "memory")           /* memory that was asked for at start is not to be had */                  \
-    X(ERR_IO, 74, "io")                   /* the operating system refused a read, write or bind */                   \
-    X(ERR_DEVICE, 70, "device")           /* the compute device failed */                                            \
-    X(ERR_CANCELLED, 1, "cancelled")                                                                                 \
+#define ERROR_CODES(X)                                                                                                      \
+    X(OK, 0, "ok")                                                                                                          \
+    X(ERR_INVALID, 65, "invalid")         /* the input is malformed or out of range */                                      \
+    X(ERR_UNSUPPORTED, 69, "unsupported") /* well formed, but not something this build does */                              \
+    X(ERR_NOT_FOUND, 66, "not_found")     /* a file, model or id that is not there */                                       \
+    X(ERR_TOO_LARGE, 65, "too_large")     /* over a stated limit */                                                         \
+    X(ERR_FULL, 75, "full")               /* a bounded resource is used up; later it may not be */                          \
+    X(ERR_MEMORY, 71, "memory")           /* memory that was asked for at start is not to be had */                         \
+    X(ERR_IO, 74, "io")                   /* the operating system refused a read, write or bind */                          \
+    X(ERR_DEVICE, 70, "device")           /* the compute device failed */                                                   \
+    X(ERR_CANCELLED, 1, "cancelled")                                                                                        \
     X(ERR_USAGE, 64, "usage") /* the command line */
 
 enum error_code {
@@ -56,7 +56,7 @@ _Noreturn void fatal_at(const char *file, int line, const char *format, ...) __a
 #define fatal(...) fatal_at(__FILE__, __LINE__, __VA_ARGS__)
 
 /* Assertion that stays in release builds; for the thinking leg's invariants. */
-#define check(condition)                                                                                             \
-    do {                                                                                                             \
-        if (__builtin_expect(!(condition), 0)) fatal("broken invariant: %s", #condition);                            \
+#define check(condition)                                                                                                    \
+    do {                                                                                                                    \
+        if (__builtin_expect(!(condition), 0)) fatal("broken invariant: %s", #condition);                                   \
     } while (0)

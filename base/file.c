@@ -30,8 +30,7 @@ int file_map_open(file_map *m, const char *path, error *err) {
         void *at = mmap(NULL, m->size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (at == MAP_FAILED)
             code = error_set(err, ERR_IO, "cannot map '%s' (%zu bytes): %s", path, m->size, strerror(errno)), m->size = 0;
-        else
-            m->data = at;
+        else m->data = at;
     }
     close(fd);
     return code;

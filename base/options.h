@@ -22,16 +22,16 @@ typedef enum {
 } option_kind;
 
 typedef struct {
-    const char *section;     /* of the file; NULL: a flag only (--check), in no file, dump or docs page */
+    const char *section; /* of the file; NULL: a flag only (--check), in no file, dump or docs page */
     const char *name;
     option_kind kind;
-    size_t      offset;      /* of the field in the settings struct */
-    double      min, max;    /* both 0: no bounds beyond the kind's own */
+    size_t      offset;       /* of the field in the settings struct */
+    double      min, max;     /* both 0: no bounds beyond the kind's own */
     const char *default_text; /* parsed like any other value; NULL: none (0, NULL, false) */
     const char *choices;
-    const char *argument;    /* how --help names the value: "DIR", "N", "SIZE" */
-    const char *help;        /* one line */
-    bool        reloadable;  /* SIGHUP may change it */
+    const char *argument;   /* how --help names the value: "DIR", "N", "SIZE" */
+    const char *help;       /* one line */
+    bool        reloadable; /* SIGHUP may change it */
 } option_row;
 
 typedef struct options options;

@@ -171,8 +171,8 @@ int main(int argc, char **argv) {
     if (argc < 6) return fputs("usage: clients PORT STREAMS REQUESTS PROMPT_TOKENS OUTPUT_TOKENS [MODEL]\n", stderr), 64;
     run.port = (uint16_t)number(argv[1], 65535), run.streams = number(argv[2], STREAMS_MAX);
     run.requests = number(argv[3], 100000), run.prompt_tokens = number(argv[4], 100000);
-    run.output_tokens = number(argv[5], 100000), run.model = argc > 6 ? argv[6] : "x", run.random.seed = 1;
-    uint64_t began_us = clock_us();
+    run.output_tokens = number(argv[5], 100000), run.model = argc > 6 ? argv[6] : "x";
+    uint64_t began_us = run.random.seed = clock_us(); /* other prompts in each run: a server may remember the last one's */
     for (uint32_t i = 0; i < run.streams; i++) {
         buf_init(&clients[i].line, LINE_MAX_BYTES);
         clients[i].requests_left = run.requests;

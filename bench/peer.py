@@ -19,6 +19,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -228,6 +229,7 @@ def main():
     parser.add_argument("--only", default=",".join(MEASURES))
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs in the background is stopped
     if os.geteuid() != 0 or not shutil.which("mmdebstrap"):
         parser.exit(1, "bench/peer.py: needs root and the package mmdebstrap\n")
     peer, penstock, table = Peer(options.folder), Penstock(options.build.resolve()), Table()

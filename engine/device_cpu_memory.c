@@ -1,5 +1,6 @@
 /* Sizes of everything the CPU device takes, computed once for the memory plan and for opening, so that they agree. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -87,51 +88,79 @@ uint64_t workspace_carve(pass_workspace *w, char *memory, const model_facts *f, 
 }
 
 void *memory_take(uint64_t bytes, const char *what, error *err) {
-    uint64_t size = round_up(bytes ? bytes : 1, HUGE_PAGE);
-    char    *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
+    const uint64_t size = round_up(bytes ? bytes : 1, HUGE_PAGE);
+    const int      flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    // cppcheck-suppress invalidFunctionArg
+    char *all = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (all == MAP_FAILED) {
         error_set(err, ERR_MEMORY, "the system gives no %.1f MiB for %s; lower --kv-cache-memory or choose a smaller model",
                   (double)bytes / (1 << 20), what);
         return NULL;
     }
-    uint64_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE; /* keep an aligned piece */
-    if (before) munmap(p, before);
-    if (HUGE_PAGE - before) munmap(p + before + size, HUGE_PAGE - before);
-    madvise(p + before, size, MADV_HUGEPAGE);
-    return p + before;
+    const uint64_t before = (HUGE_PAGE - (uintptr_t)all % HUGE_PAGE) % HUGE_PAGE; /* an aligned piece is kept */
+    char          *kept = all + before;
+    if (before) munmap(all, before);
+    if (HUGE_PAGE - before) munmap(kept + size, HUGE_PAGE - before);
+    madvise(kept, size, MADV_HUGEPAGE);
+    return kept; // cppcheck-suppress deallocret
 }
 
 void memory_give(void *memory, uint64_t bytes) {
     if (memory) munmap(memory, round_up(bytes ? bytes : 1, HUGE_PAGE));
 }
 
-/* First number in a small file; UINT64_MAX where there is none ("max"). */
+/* The number after `key` on the first line that begins with it and has one; UINT64_MAX where there is none ("max"). */
 static uint64_t number_in(const char *path, const char *key) {
-    char  line[256];
-    FILE *file = fopen(path, "r");
-    if (!file) return UINT64_MAX;
+    char     line[256];
     uint64_t value = UINT64_MAX;
-    while (fgets(line, sizeof line, file)) {
-        unsigned long long n;
-        if (strncmp(line, key, strlen(key)) != 0 || sscanf(line + strlen(key), "%llu", &n) != 1) continue;
-        value = n;
-        break;
+    FILE    *file = fopen(path, "r");
+    if (!file) return value;
+    while (value == UINT64_MAX && fgets(line, sizeof line, file)) {
+        char *end;
+        if (strncmp(line, key, strlen(key)) != 0) continue;
+        unsigned long long n = strtoull(line + strlen(key), &end, 10);
+        if (end != line + strlen(key)) value = n;
     }
     fclose(file);
     return value;
 }
 
-uint64_t memory_available_bytes(void) {
-    uint64_t kib = number_in("/proc/meminfo", "MemAvailable:"), free_bytes = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
-    static const char *const cgroup[][2] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
-    };
-    for (int i = 0; i < 2; i++) {
-        uint64_t limit = number_in(cgroup[i][0], ""), used = number_in(cgroup[i][1], "");
-        if (limit == UINT64_MAX || used == UINT64_MAX) continue;
-        uint64_t left = limit > used ? limit - used : 0;
-        if (left < free_bytes) free_bytes = left;
+static uint64_t left_in_group(const char *dir, const char *limit_file, const char *used_file) {
+    char path[640];
+    snprintf(path, sizeof path, "%s/%s", dir, limit_file);
+    uint64_t limit = number_in(path, "");
+    snprintf(path, sizeof path, "%s/%s", dir, used_file);
+    uint64_t used = number_in(path, "");
+    if (limit == UINT64_MAX || used == UINT64_MAX) return UINT64_MAX;
+    return limit > used ? limit - used : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* What the control groups of this process leave it: version 2 ("0::/path") and 1 ("4:memory:/path"), the group itself where
+ * its folder is visible, and the root, which is the group itself inside most containers. */
+static uint64_t left_in_groups(void) {
+    uint64_t left = least(left_in_group("/sys/fs/cgroup", "memory.max", "memory.current"),
+                          left_in_group("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"));
+    char     line[512], dir[600];
+    FILE    *file = fopen("/proc/self/cgroup", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        const char *one = strstr(line, ":memory:");
+        if (strncmp(line, "0::", 3) == 0) {
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s", line + 3);
+            left = least(left, left_in_group(dir, "memory.max", "memory.current"));
+        } else if (one) {
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup/memory%s", one + strlen(":memory:"));
+            left = least(left, left_in_group(dir, "memory.limit_in_bytes", "memory.usage_in_bytes"));
+        }
     }
-    return free_bytes == UINT64_MAX ? 0 : free_bytes;
+    if (file) fclose(file);
+    return left;
+}
+
+uint64_t memory_available_bytes(void) {
+    uint64_t kib = number_in("/proc/meminfo", "MemAvailable:");
+    uint64_t bytes = least(kib == UINT64_MAX ? kib : kib * 1024, left_in_groups());
+    return bytes == UINT64_MAX ? 0 : bytes;
 }

@@ -65,9 +65,9 @@ static void list_dense(model_weights *w, const model_facts *f, uint32_t layer) {
 
 static void list_experts(model_weights *w, const model_facts *f, uint32_t layer) {
     layer_weights *l = &w->layers[layer];
-    l->expert_gate_up = calloc(2 * (size_t)f->expert_count, sizeof *l->expert_gate_up);
-    if (!l->expert_gate_up) fatal("no memory for %u experts", f->expert_count);
-    l->expert_down = l->expert_gate_up + f->expert_count;
+    l->expert_gate_up = calloc(f->expert_count, sizeof *l->expert_gate_up);
+    l->expert_down = calloc(f->expert_count, sizeof *l->expert_down);
+    if (!l->expert_gate_up || !l->expert_down) fatal("no memory for %u experts", f->expert_count);
     add_matrix(w, (matrix_item){&l->router, layer, 0, {ROLE_ROUTER, NO_ROLE, NO_ROLE}},
                single(f, f->expert_count, f->width));
     for (uint32_t e = 0; e < f->expert_count; e++) {
@@ -104,9 +104,12 @@ void weights_list(model_weights *w, const model_facts *f) {
 }
 
 void weights_free(model_weights *w) {
-    if (!w->layers) return;
-    for (uint32_t i = 0; i < w->matrix_count; i++) /* each layer's experts are one allocation */
-        if (w->matrices[i].roles[0] == ROLE_ROUTER) free(w->layers[w->matrices[i].layer].expert_gate_up);
+    for (uint32_t i = 0; i < w->matrix_count; i++) {
+        if (w->matrices[i].roles[0] != ROLE_ROUTER) continue;
+        layer_weights *l = &w->layers[w->matrices[i].layer];
+        free(l->expert_gate_up);
+        free(l->expert_down);
+    }
     free(w->layers);
     free(w->matrices);
     free(w->vectors);

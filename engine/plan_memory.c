@@ -100,9 +100,9 @@ static int fit_context(engine_config *c, bool asked_for, uint64_t page_bytes, er
         return OK;
     }
     return error_set(err, ERR_MEMORY,
-                     "a context of %u tokens needs %.2f GiB of KV pages and there is room for %.2f GiB (%llu tokens); raise "
+                     "a context of %u tokens needs %.1f MiB of KV pages and there is room for %.1f MiB (%llu tokens); raise "
                      "--kv-cache-memory or lower --max-model-len",
-                     c->context_max, gib(pages_of_context(c) * page_bytes), gib(s->page_count * page_bytes),
+                     c->context_max, 1024 * gib(pages_of_context(c) * page_bytes), 1024 * gib(s->page_count * page_bytes),
                      (unsigned long long)tokens);
 }
 

@@ -1,7 +1,7 @@
 /* A pass is a list of operators at which the set of rows changes: where slices begin, where they end, and the first operator
  * that only drawn rows are of use to. Between two changes the rows are bound once and each operator is one call; at a change
- * leavers are saved, the rest closes ranks, joiners are appended. So rows are always dense, and a decode-only pass, which has
- * no change, is one bind and a plain loop. */
+ * leavers are saved, the rest closes ranks, joiners are appended. So rows are always dense, and a decode-only pass, which
+ * has no change, is one bind and a plain loop. */
 #include "engine/walk.h"
 
 #include <stdlib.h>

@@ -14,6 +14,7 @@
 
 typedef struct tokenizer tokenizer;
 
+bool tokenizer_exists(const char *dir); /* a model may come without one */
 /* Reads DIR/tokenizer.json and, where present, tokenizer_config.json (special tokens, add_bos_token). */
 int  tokenizer_open(tokenizer **out, const char *dir, error *err);
 void tokenizer_close(tokenizer *t);
@@ -51,6 +52,8 @@ typedef struct {
     uint32_t         strip_left; /* leading characters that the decoder may still take away */
 } detokenizer;
 void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special);
+/* Before the first id: the ids go on from a text, so the space that a text's first token loses is kept. */
+void detokenizer_continue(detokenizer *d);
 void detokenizer_feed(detokenizer *d, uint32_t id, buf *out);
 void detokenizer_finish(detokenizer *d, buf *out); /* an unfinished sequence becomes U+FFFD */
 

@@ -32,15 +32,12 @@ static int read_token(added_token *t, const cJSON *json, error *err) {
     return OK;
 }
 
-static added_token *find_by_text(const added_tokens *a, const vocab *v, const char *text) {
+static bool is_listed(const vocab *v, const char *text) {
     uint32_t id = vocab_find_text(v, (view){text, strlen(text)});
-    if (id == NO_ID || !(v->tokens[id].flags & TOKEN_ADDED)) return NULL;
-    for (size_t i = 0; i < a->count; i++)
-        if (a->list[i].id == id && strcmp(a->list[i].text, text) == 0) return &a->list[i];
-    return NULL;
+    return id != NO_ID && v->tokens[id].flags & TOKEN_ADDED;
 }
 
-/* Takes over *t. */
+/* Takes over t.text. */
 static int insert(added_tokens *a, vocab *v, added_token t, error *err) {
     view     text = {t.text, strlen(t.text)};
     unsigned flags = TOKEN_ADDED | (t.special ? TOKEN_SPECIAL : 0);
@@ -95,7 +92,7 @@ int added_tokens_read_config(added_tokens *a, vocab *v, const cJSON *config, err
                              item->string, IDS_MAX - 1);
         }
         t.id = (uint32_t)id;
-        if (find_by_text(a, v, t.text)) free(t.text);
+        if (is_listed(v, t.text)) free(t.text);
         else if ((code = insert(a, v, t, err)) != OK) return code;
     }
     return OK;

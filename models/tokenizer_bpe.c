@@ -12,7 +12,6 @@
  * SentencePiece-style files have no pre-tokenizer, so a whole prompt would be one long word. But where no merge has a
  * result in which U+2581 follows another character, no merge can cross such a place, and cutting there changes nothing:
  * words_begin_at_metaspace. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -20,190 +19,12 @@
 
 enum { SHORT_MAX = 48, WHOLE_UNKNOWN = 0, WHOLE_YES = 1, WHOLE_NO = 2 };
 #define NO_RANK UINT32_MAX
-static const char metaspace_char[] = "\xE2\x96\x81";
-
-/* ---- the merge table ---- */
-
-static uint32_t merge_hash(uint32_t left, uint32_t right) {
-    return (uint32_t)((((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u) >> 32);
-}
-
-static merge_slot *merge_find(const bpe_model *m, uint32_t left, uint32_t right) {
-    for (uint32_t i = merge_hash(left, right) & m->merges_mask;; i = (i + 1) & m->merges_mask) {
-        merge_slot *slot = &m->merges[i];
-        if (slot->merged_plus_one == 0 || (slot->left == left && slot->right == right)) return slot;
-    }
-}
 
 static uint32_t merge_rank(const bpe_model *m, uint32_t left, uint32_t right, uint32_t *merged) {
     const merge_slot *slot = merge_find(m, left, right);
     if (slot->merged_plus_one == 0) return NO_RANK;
     *merged = slot->merged_plus_one - 1;
     return slot->rank;
-}
-
-/* ---- reading ---- */
-
-static int read_vocab(bpe_model *m, const cJSON *json, size_t added_count, error *err) {
-    const cJSON *list = json_get(json, "vocab"), *item;
-    if (!cJSON_IsObject(list)) return error_set(err, ERR_INVALID, "the model has no object 'vocab'");
-    vocab_init(&m->vocab, (size_t)cJSON_GetArraySize(list) + added_count, m->byte_level);
-    cJSON_ArrayForEach(item, list) {
-        double id = item->valuedouble;
-        if (!cJSON_IsNumber(item) || !(id >= 0 && id < IDS_MAX) || id != (uint32_t)id)
-            return error_set(err, ERR_INVALID, "the id of the token '%.40s' must be an integer from 0 to %d", item->string,
-                             IDS_MAX - 1);
-        int code = vocab_add(&m->vocab, (view){item->string, strlen(item->string)}, (uint32_t)id, 0, err);
-        if (code != OK) return code;
-    }
-    return m->vocab.id_end ? OK : error_set(err, ERR_INVALID, "the vocabulary is empty");
-}
-
-/* The two sides of a merge: ["a", "b"] or "a b". */
-static bool merge_sides(const cJSON *item, view *left, view *right) {
-    if (cJSON_IsString(item)) {
-        const char *space = strchr(item->valuestring, ' ');
-        if (!space || strchr(space + 1, ' ')) return false;
-        *left = (view){item->valuestring, (size_t)(space - item->valuestring)};
-        *right = (view){space + 1, strlen(space + 1)};
-        return true;
-    }
-    const cJSON *first = cJSON_IsArray(item) ? item->child : NULL, *second = first ? first->next : NULL;
-    if (!cJSON_IsString(first) || !cJSON_IsString(second) || second->next) return false;
-    *left = (view){first->valuestring, strlen(first->valuestring)};
-    *right = (view){second->valuestring, strlen(second->valuestring)};
-    return true;
-}
-
-/* A side as the vocabulary stores it. */
-static uint32_t find_side(const vocab *v, view text, buf *raw, view *bytes, unsigned *kind) {
-    *kind = v->byte_level && vocab_unmap(v, text, raw) ? TOKEN_BYTES : 0;
-    *bytes = *kind ? (view){raw->data ? raw->data : "", raw->size} : text;
-    return vocab_find(v, *bytes, *kind);
-}
-
-/* Whether U+2581 comes after another character in text. */
-static bool metaspace_inside(view text) {
-    const size_t n = sizeof metaspace_char - 1;
-    for (size_t i = 1; i + n <= text.size; i++)
-        if (memcmp(text.data + i, metaspace_char, n) == 0 && (i < n || memcmp(text.data + i - n, metaspace_char, n)))
-            return true;
-    return false;
-}
-
-typedef struct {
-    buf left, right, joined; /* scratch */
-} merge_reader;
-
-static int read_merge(bpe_model *m, const cJSON *item, uint32_t rank, merge_reader *r, error *err) {
-    view     left, right, a, b;
-    unsigned kind_a, kind_b;
-    if (!merge_sides(item, &left, &right))
-        return error_set(err, ERR_INVALID, "merge %u must be two tokens: [\"a\", \"b\"] or \"a b\"", rank);
-    uint32_t left_id = find_side(&m->vocab, left, &r->left, &a, &kind_a);
-    uint32_t right_id = find_side(&m->vocab, right, &r->right, &b, &kind_b);
-    buf_clear(&r->joined);
-    if (kind_a != kind_b) a = left, b = right, kind_a = 0;
-    buf_append(&r->joined, a.data, a.size);
-    buf_append(&r->joined, b.data, b.size);
-    uint32_t merged = vocab_find(&m->vocab, (view){r->joined.data, r->joined.size}, kind_a);
-    if (left_id == NO_ID || right_id == NO_ID || merged == NO_ID)
-        return error_set(err, ERR_INVALID, "merge %u joins '%.*s' and '%.*s', but %s is not in the vocabulary", rank,
-                         left.size < 40 ? (int)left.size : 40, left.data, right.size < 40 ? (int)right.size : 40, right.data,
-                         left_id == NO_ID    ? "the first"
-                         : right_id == NO_ID ? "the second"
-                                             : "the result");
-    if (!m->byte_level && m->words_begin_at_metaspace)
-        m->words_begin_at_metaspace = !metaspace_inside((view){r->joined.data, r->joined.size});
-    *merge_find(m, left_id, right_id) = (merge_slot){left_id, right_id, rank, merged + 1};
-    return OK;
-}
-
-static int read_merges(bpe_model *m, const cJSON *json, error *err) {
-    const cJSON *list = json_get(json, "merges"), *item;
-    if (!cJSON_IsArray(list)) return error_set(err, ERR_INVALID, "the model has no array 'merges'");
-    size_t count = (size_t)cJSON_GetArraySize(list), slots = 16;
-    while (slots < count * 2) slots *= 2;
-    m->merges = calloc(slots, sizeof *m->merges);
-    if (!m->merges) fatal("out of memory for %zu merges", count);
-    m->merges_mask = (uint32_t)(slots - 1);
-    merge_reader r;
-    buf_init(&r.left, UINT32_MAX - 1), buf_init(&r.right, UINT32_MAX - 1), buf_init(&r.joined, UINT32_MAX - 1);
-    uint32_t rank = 0;
-    int      code = OK;
-    cJSON_ArrayForEach(item, list) {
-        if ((code = read_merge(m, item, rank++, &r, err)) != OK) break;
-    }
-    buf_free(&r.left), buf_free(&r.right), buf_free(&r.joined);
-    return code;
-}
-
-/* What this model must not ask for: names and the only values that mean nothing. */
-static int refuse_variants(const cJSON *json, error *err) {
-    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    double                   dropout = 0;
-    int                      code = json_read_f64(json, "dropout", 0, 1, &dropout, err);
-    if (code != OK) return code;
-    if (dropout > 0)
-        return error_set(err, ERR_UNSUPPORTED, "the BPE model's dropout of %g is not supported; it is for training",
-                         dropout);
-    for (int i = 0; i < 2; i++) {
-        const char *text = "";
-        if ((code = json_read_string(json, affixes[i], &text, err)) != OK) return code;
-        if (*text) return error_set(err, ERR_UNSUPPORTED, "the BPE model's %s '%.40s' is not supported", affixes[i], text);
-    }
-    return OK;
-}
-
-static void find_units(bpe_model *m) {
-    for (unsigned b = 0; b < 256; b++) {
-        char byte = (char)b, name[8];
-        bool symbol = m->byte_level || b < 0x80;
-        int  n = snprintf(name, sizeof name, "<0x%02X>", b);
-        m->unit[b] = symbol ? vocab_find(&m->vocab, (view){&byte, 1}, m->byte_level ? TOKEN_BYTES : 0) : NO_ID;
-        m->fallback[b] = vocab_find_text(&m->vocab, (view){name, (size_t)n});
-    }
-}
-
-/* Whether every character leaves a symbol, so that U+2581 never gets a neighbour that was further away. */
-static bool none_vanishes(const bpe_model *m) {
-    bool all = m->byte_fallback;
-    for (unsigned b = 0; b < 256 && all; b++) all = m->fallback[b] != NO_ID;
-    return all || m->unk_id != NO_ID;
-}
-
-int bpe_model_read(bpe_model *m, const cJSON *json, bool byte_level, size_t added_count, error *err) {
-    const char *type = "BPE", *unk = NULL;
-    *m = (bpe_model){.byte_level = byte_level, .unk_id = NO_ID};
-    if (!cJSON_IsObject(json)) return error_set(err, ERR_INVALID, "there is no object 'model'");
-    int code = json_read_string(json, "type", &type, err);
-    if (code == OK && strcmp(type, "BPE"))
-        return error_set(err, ERR_UNSUPPORTED, "the model '%.60s' is not supported (supported: BPE)", type);
-    if (code == OK) code = refuse_variants(json, err);
-    if (code == OK) code = json_read_bool(json, "byte_fallback", &m->byte_fallback, err);
-    if (code == OK) code = json_read_bool(json, "fuse_unk", &m->fuse_unk, err);
-    if (code == OK) code = json_read_bool(json, "ignore_merges", &m->ignore_merges, err);
-    if (code == OK) code = json_read_string(json, "unk_token", &unk, err);
-    if (code == OK) code = read_vocab(m, json, added_count, err);
-    if (code != OK) return code;
-    if (unk && (m->unk_id = vocab_find_text(&m->vocab, (view){unk, strlen(unk)})) == NO_ID)
-        return error_set(err, ERR_INVALID, "the unknown token '%.40s' is not in the vocabulary", unk);
-    find_units(m);
-    m->words_begin_at_metaspace = !byte_level && !m->ignore_merges && none_vanishes(m) &&
-                                  vocab_find(&m->vocab, (view){metaspace_char, sizeof metaspace_char - 1}, 0) != NO_ID;
-    return read_merges(m, json, err);
-}
-
-void bpe_model_seal(bpe_model *m) {
-    buf_free(&m->vocab.unmapped);
-    m->whole = calloc(m->vocab.id_end, 1);
-    if (!m->whole) fatal("out of memory for a vocabulary of %u tokens", m->vocab.id_end);
-}
-
-void bpe_model_free(bpe_model *m) {
-    vocab_free(&m->vocab);
-    free(m->merges);
-    free(m->whole);
 }
 
 /* ---- from a word to symbols ---- */
@@ -286,10 +107,18 @@ static void heap_sift_down(uint64_t *heap, size_t n, size_t i) {
     heap[i] = value;
 }
 
-static void heap_push(uint64_t *heap, size_t n, uint64_t value) {
-    size_t i = n;
-    for (; i && heap[(i - 1) / 2] > value; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-    heap[i] = value;
+static void heap_push(bpe_scratch *s, uint64_t value) {
+    s->heap = grow(s->heap, &s->heap_capacity, s->heap_count + 1, sizeof *s->heap);
+    size_t i = s->heap_count++;
+    for (; i && s->heap[(i - 1) / 2] > value; i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
+    s->heap[i] = value;
+}
+
+static uint64_t heap_pop(bpe_scratch *s) {
+    uint64_t lowest = s->heap[0];
+    s->heap[0] = s->heap[--s->heap_count];
+    if (s->heap_count) heap_sift_down(s->heap, s->heap_count, 0);
+    return lowest;
 }
 
 static void scratch_reserve(bpe_scratch *s, size_t n) {
@@ -299,7 +128,6 @@ static void scratch_reserve(bpe_scratch *s, size_t n) {
     s->previous = grow(s->previous, &s->previous_capacity, n, sizeof *s->previous);
     s->rank = grow(s->rank, &s->rank_capacity, n, sizeof *s->rank);
     s->merged = grow(s->merged, &s->merged_capacity, n, sizeof *s->merged);
-    s->heap = grow(s->heap, &s->heap_capacity, 3 * n, sizeof *s->heap); /* n pairs, and two for each merge that takes one */
 }
 
 void bpe_scratch_free(bpe_scratch *s) {
@@ -307,27 +135,27 @@ void bpe_scratch_free(bpe_scratch *s) {
 }
 
 /* Looks up the pair that begins at i, and puts it on the heap if it has a merge. */
-static void pair_update(const bpe_model *m, bpe_scratch *s, uint32_t i, size_t *heap_count) {
+static void pair_update(const bpe_model *m, bpe_scratch *s, uint32_t i) {
     s->rank[i] = s->next[i] == NO_ID ? NO_RANK : merge_rank(m, s->ids[i], s->ids[s->next[i]], &s->merged[i]);
-    if (s->rank[i] != NO_RANK) heap_push(s->heap, (*heap_count)++, (uint64_t)s->rank[i] << 32 | i);
+    if (s->rank[i] != NO_RANK) heap_push(s, (uint64_t)s->rank[i] << 32 | i);
 }
 
+/* Leaves the symbols as a list from 0 along `next`. */
 static void merge_long(const bpe_model *m, bpe_scratch *s, size_t n) {
-    size_t heap_count = 0;
+    s->heap_count = 0;
     for (uint32_t i = 0; i < n; i++) s->next[i] = i + 1 < n ? i + 1 : NO_ID, s->previous[i] = i - 1;
-    for (uint32_t i = 0; i < n; i++) pair_update(m, s, i, &heap_count);
-    while (heap_count) {
-        uint32_t rank = (uint32_t)(s->heap[0] >> 32), i = (uint32_t)s->heap[0];
-        s->heap[0] = s->heap[--heap_count];
-        if (heap_count) heap_sift_down(s->heap, heap_count, 0);
-        if (s->rank[i] != rank) continue; /* this pair is no more */
+    for (uint32_t i = 0; i < n; i++) pair_update(m, s, i);
+    while (s->heap_count) {
+        uint64_t lowest = heap_pop(s);
+        uint32_t i = (uint32_t)lowest;
+        if (s->rank[i] != lowest >> 32) continue; /* this pair is no more */
         uint32_t gone = s->next[i];
         s->ids[i] = s->merged[i];
         s->next[i] = s->next[gone];
         s->rank[gone] = NO_RANK;
         if (s->next[i] != NO_ID) s->previous[s->next[i]] = i;
-        pair_update(m, s, i, &heap_count);
-        if (i) pair_update(m, s, s->previous[i], &heap_count);
+        pair_update(m, s, i);
+        if (i) pair_update(m, s, s->previous[i]);
     }
 }
 
@@ -360,12 +188,12 @@ static void encode_word(const bpe_model *m, bpe_scratch *s, view word, token_ids
 }
 
 void bpe_encode(const bpe_model *m, bpe_scratch *s, view word, token_ids *out) {
-    const size_t n = sizeof metaspace_char - 1;
+    const size_t n = METASPACE_BYTES;
     if (!m->words_begin_at_metaspace) return encode_word(m, s, word, out);
     size_t start = 0;
     for (size_t at = 0; at < word.size;) {
-        while (at + n <= word.size && memcmp(word.data + at, metaspace_char, n) == 0) at += n;
-        const char *next = memmem(word.data + at, word.size - at, metaspace_char, n);
+        while (at + n <= word.size && memcmp(word.data + at, METASPACE, n) == 0) at += n;
+        const char *next = memmem(word.data + at, word.size - at, METASPACE, n);
         at = next ? (size_t)(next - word.data) : word.size;
         encode_word(m, s, (view){word.data + start, at - start}, out);
         start = at;

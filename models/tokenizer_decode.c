@@ -190,6 +190,8 @@ void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special) {
     *d = (detokenizer){.t = t, .keep_special = keep_special, .at_start = true, .strip_left = t->decoder.strip_left};
 }
 
+void detokenizer_continue(detokenizer *d) { d->at_start = false, d->strip_left = 0; }
+
 static const char replacement[] = "\xEF\xBF\xBD";
 
 /* Passes on what is settled of the held bytes. */

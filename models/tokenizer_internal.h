@@ -1,13 +1,16 @@
 /* models/tokenizer_internal.h: what the tokenizer's files share; nobody else includes it.
  *
- * Text takes five steps, one file each, and the names are those of the published format:
+ * Text takes four steps, and a fifth on the way back; their names are those of the published format:
  *
- *   added tokens (tokenizer_added.c)  ->  normalizer (tokenizer_normalize.c)  ->  pre-tokenizer (tokenizer_pretokenize.c)
- *   ->  model, i.e. byte-pair merges over the vocabulary (tokenizer_bpe.c, tokenizer_vocab.c)  ->  decoder, on the way
- *   back (tokenizer_decode.c)
+ *   added tokens    tokenizer_added.c         tokens whose text is looked for before anything else
+ *   normalizer      tokenizer_normalize.c     rewrites the text between them
+ *   pre-tokenizer   tokenizer_pretokenize.c   cuts it into words, at patterns (tokenizer_pattern.c)
+ *   model           tokenizer_bpe.c           merges each word's bytes into tokens (tables: tokenizer_vocab.c)
+ *   decoder         tokenizer_decode.c        ids back to text
  *
- * tokenizer_open.c reads the file; tokenizer.c walks a text through the steps. Each step is a short array of small
- * operations that the file's JSON was read into. */
+ * tokenizer.c walks a text through the four. tokenizer_open.c reads the file, with tokenizer_model.c and tokenizer_scan.c
+ * for its largest part. Normalizer, pre-tokenizer and decoder are short arrays of small operations that the file's JSON
+ * was read into. */
 #pragma once
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,7 +21,7 @@
 enum {
     STEPS_MAX = 16,           /* operations in one normalizer, pre-tokenizer, decoder or post-processor */
     ADDED_TEXT_MAX = 1024,    /* bytes in one added token: bounds what one position of the text can cost to look at */
-    TEXT_MAX_BYTES = 1 << 28, /* of one encoding; offsets are 32 bits wide */
+    TEXT_MAX_BYTES = 1 << 26, /* of one encoding; offsets are 32 bits wide */
     IDS_MAX = 4 << 20,        /* an id is below this */
 };
 #define NO_ID UINT32_MAX
@@ -32,6 +35,10 @@ static inline void *grow(void *array, size_t *capacity, size_t need, size_t item
     *capacity = want;
     return grown;
 }
+
+/* Zeroed slots of `item` bytes for a hash table, a power of two and at least twice `entries`; *mask is their number less 1.
+ */
+void *table_new(size_t entries, size_t item, uint32_t *mask);
 
 typedef struct {
     const char *data;
@@ -68,7 +75,7 @@ typedef struct {
 } matcher;
 
 int  pattern_regex(pattern *p, const char *regex, error *err);
-int  pattern_literal(pattern *p, const char *text, error *err);
+void pattern_literal(pattern *p, const char *text);
 int  pattern_read(pattern *p, const cJSON *json, error *err);
 void pattern_free(pattern *p);
 void matcher_init(matcher *m, error *err);
@@ -139,6 +146,25 @@ int pretokenizer_apply(const pretokenizer *p, const matcher *m, pretokenized *in
 /* "replacement" of Metaspace as a pre-tokenizer or decoder: one character. */
 int metaspace_read(const cJSON *json, char replacement[8], prepend_scheme *scheme, error *err);
 
+/* ---- JSON read without a tree (tokenizer_scan.c) ---- */
+
+typedef struct {
+    const char *start, *at, *end; /* valid UTF-8 */
+    error      *err;
+} json_walk;
+char walk_peek(json_walk *w);                          /* the next character that is not space; 0 at the end */
+int  walk_open(json_walk *w, char bracket);            /* moves past '{', '[' or ':' */
+int  walk_next(json_walk *w, char close, bool *first); /* 1: at an element; 0: past `close`; or an error code */
+int  walk_string(json_walk *w, buf *out);              /* appends a string, unescaped; it may hold NUL */
+int  walk_value(json_walk *w, view *text);             /* moves past any value, whose brackets and strings end */
+
+/* The values of the model's large members, as JSON; data is NULL for one that is not there. */
+typedef struct {
+    view vocab, merges;
+} model_text;
+/* Appends to `rest` the file with null in the place of both. */
+int model_text_cut(view file, model_text *m, buf *rest, error *err);
+
 /* ---- vocabulary and merges ---- */
 
 enum {
@@ -173,6 +199,9 @@ view     vocab_bytes(const vocab *v, uint32_t id);
 /* Raw bytes of a text in the byte-level alphabet; false where a character is not of it. Clears `out` first. */
 bool vocab_unmap(const vocab *v, view text, buf *out);
 
+#define METASPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
+enum { METASPACE_BYTES = 3 };
+
 typedef struct {
     uint32_t left, right, rank, merged_plus_one; /* 0: empty */
 } merge_slot;
@@ -189,15 +218,18 @@ typedef struct {
     _Atomic unsigned char *whole;                    /* [id_end] memo of encode_word; threads share it */
 } bpe_model;
 
-int  bpe_model_read(bpe_model *m, const cJSON *json, bool byte_level, size_t added_count, error *err);
+/* json: the object 'model', without what is in text; m->byte_level is set. */
+int  bpe_model_read(bpe_model *m, const cJSON *json, const model_text *text, size_t added_count, error *err);
 void bpe_model_seal(bpe_model *m); /* once all tokens are known */
 void bpe_model_free(bpe_model *m);
+
+merge_slot *merge_find(const bpe_model *m, uint32_t left, uint32_t right); /* or the empty slot where it would go */
 
 /* Scratch of one encoding. */
 typedef struct {
     uint32_t *ids, *next, *previous, *rank, *merged;
     uint64_t *heap;
-    size_t    ids_capacity, next_capacity, previous_capacity, rank_capacity, merged_capacity, heap_capacity;
+    size_t    ids_capacity, next_capacity, previous_capacity, rank_capacity, merged_capacity, heap_capacity, heap_count;
 } bpe_scratch;
 void bpe_scratch_free(bpe_scratch *s);
 void bpe_encode(const bpe_model *m, bpe_scratch *s, view word, token_ids *out); /* one pre-tokenized word */
@@ -254,21 +286,13 @@ uint32_t trie_match(const trie *t, view text, size_t *length); /* longest token 
 
 /* ---- decoder ---- */
 
-typedef enum {
-    DECODE_BYTE_LEVEL,
-    DECODE_BYTE_FALLBACK,
-    DECODE_FUSE,
-    DECODE_REPLACE,
-    DECODE_STRIP,
-    DECODE_METASPACE
-} decode_op;
+typedef enum { DECODE_REPLACE, DECODE_STRIP, DECODE_METASPACE } decode_op;
 typedef struct {
     decode_op op;
-    pattern   find;       /* replace */
+    pattern   find;       /* replace: a literal */
     char     *text;       /* replace: owned */
     char      strip_char; /* ASCII */
-    uint32_t  strip_left; /* per token; a strip after fuse is in `decoder` */
-    uint32_t  strip_right;
+    uint32_t  strip_left, strip_right;
     char      replacement[8]; /* metaspace */
     bool      drop_first;     /* metaspace: the first token loses its replacement characters */
 } decode_step;
@@ -277,7 +301,7 @@ typedef struct {
     decode_step steps[STEPS_MAX];
     unsigned    count;
     bool        byte_level, byte_fallback, fused;
-    char        strip_char; /* at the very beginning of the text, at most strip_left times */
+    char        strip_char; /* after the last step: taken from the beginning of the text, at most strip_left times */
     uint32_t    strip_left;
 } decoder;
 int  decoder_read(decoder *d, const cJSON *json, error *err);

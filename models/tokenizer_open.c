@@ -3,9 +3,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 #include "models/tokenizer_internal.h"
 
-enum { FILE_MAX_BYTES = 256 << 20, JSON_DEPTH_MAX = 64, TEMPLATE_IDS_MAX = 64 };
+enum { FILE_MAX_BYTES = 256 << 20, JSON_DEPTH_MAX = 64, TEMPLATE_IDS_MAX = 64, TEMPLATE_PIECES_MAX = 64 };
 
 /* ---- the post-processor: what goes in front of a text and behind it ---- */
 
@@ -34,6 +35,8 @@ static int read_template(tokenizer *t, const cJSON *json, error *err) {
     const cJSON *single = json_get(json, "single"), *tokens = json_get(json, "special_tokens"), *piece;
     bool         behind = false;
     if (!cJSON_IsArray(single)) return error_set(err, ERR_INVALID, "the post-processor has no array 'single'");
+    if (cJSON_GetArraySize(single) > TEMPLATE_PIECES_MAX)
+        return error_set(err, ERR_TOO_LARGE, "the post-processor's 'single' has more than %d pieces", TEMPLATE_PIECES_MAX);
     if (t->front.count || t->behind.count)
         return error_set(err, ERR_UNSUPPORTED, "more than one TemplateProcessing is not supported");
     cJSON_ArrayForEach(piece, single) {
@@ -115,15 +118,15 @@ static int read_config(tokenizer *t, const cJSON *config, error *err) {
 
 /* ---- both files ---- */
 
-static int read_tokenizer(tokenizer *t, const cJSON *json, error *err) {
+static int read_tokenizer(tokenizer *t, const cJSON *json, const model_text *text, error *err) {
     if (!cJSON_IsObject(json)) return error_set(err, ERR_INVALID, "the file is not a JSON object");
     const cJSON *added = json_get(json, "added_tokens");
+    size_t       added_count = (size_t)cJSON_GetArraySize(added);
     int          code = normalizer_read(&t->normalizer, json_get(json, "normalizer"), err);
     if (code == OK) code = pretokenizer_read(&t->pretokenizer, json_get(json, "pre_tokenizer"), err);
     if (code == OK) code = decoder_read(&t->decoder, json_get(json, "decoder"), err);
-    if (code == OK)
-        code = bpe_model_read(&t->model, json_get(json, "model"), t->pretokenizer.byte_level,
-                              (size_t)cJSON_GetArraySize(added), err);
+    t->model.byte_level = t->pretokenizer.byte_level;
+    if (code == OK) code = bpe_model_read(&t->model, json_get(json, "model"), text, added_count, err);
     if (code == OK) code = added_tokens_read(&t->added, &t->model.vocab, added, err);
     if (code == OK) code = read_post_processor(t, json_get(json, "post_processor"), err);
     if (code == OK) code = check_template_ids(t, &t->front, err);
@@ -131,10 +134,30 @@ static int read_tokenizer(tokenizer *t, const cJSON *json, error *err) {
     return code;
 }
 
-/* What one file's JSON is read by. */
-typedef int (*json_reader)(tokenizer *, const cJSON *, error *);
+static int read_tokenizer_text(tokenizer *t, view file, error *err) {
+    model_text text = {0};
+    buf        rest;
+    if (!utf8_valid(file.data, file.size)) return error_set(err, ERR_INVALID, "the JSON is not valid UTF-8");
+    buf_init(&rest, FILE_MAX_BYTES + 16);
+    int code = model_text_cut(file, &text, &rest, err);
+    if (code == OK) {
+        cJSON *json = json_parse(rest.data, rest.size, JSON_DEPTH_MAX, err);
+        code = json ? read_tokenizer(t, json, &text, err) : err->code;
+        if (!json) cJSON_Delete(json_parse(file.data, file.size, JSON_DEPTH_MAX, err)); /* for the offset in the file */
+        else cJSON_Delete(json);
+    }
+    buf_free(&rest);
+    return code;
+}
 
-static int read_file(tokenizer *t, const char *dir, const char *name, json_reader read, error *err) {
+static int read_config_text(tokenizer *t, view file, error *err) {
+    cJSON *json = json_parse(file.data, file.size, JSON_DEPTH_MAX, err);
+    int    code = json ? read_config(t, json, err) : err->code;
+    cJSON_Delete(json);
+    return code;
+}
+
+static int read_file(tokenizer *t, const char *dir, const char *name, int (*read)(tokenizer *, view, error *), error *err) {
     char     path[4096];
     file_map file;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
@@ -145,10 +168,8 @@ static int read_file(tokenizer *t, const char *dir, const char *name, json_reade
         code =
             error_set(err, ERR_TOO_LARGE, "'%s' has %zu bytes, more than the limit of %d", path, file.size, FILE_MAX_BYTES);
     } else {
-        cJSON *json = json_parse(file.data ? file.data : "", file.size, JSON_DEPTH_MAX, err);
-        code = json ? read(t, json, err) : err->code;
+        code = read(t, (view){file.data ? file.data : "", file.size}, err);
         if (code != OK) error_prefix(err, "%s", path);
-        cJSON_Delete(json);
     }
     file_map_close(&file);
     return code;
@@ -159,14 +180,19 @@ static bool config_is_there(const char *dir) {
     return (size_t)snprintf(path, sizeof path, "%s/tokenizer_config.json", dir) < sizeof path && file_exists(path);
 }
 
+bool tokenizer_exists(const char *dir) {
+    char path[4096];
+    return snprintf(path, sizeof path, "%s/tokenizer.json", dir) < (int)sizeof path && file_exists(path);
+}
+
 int tokenizer_open(tokenizer **out, const char *dir, error *err) {
     error      unwanted;
     tokenizer *t = calloc(1, sizeof *t);
     if (!t) fatal("out of memory for a tokenizer");
     if (!err) err = &unwanted;
     *out = NULL;
-    int code = read_file(t, dir, "tokenizer.json", read_tokenizer, err);
-    if (code == OK && config_is_there(dir)) code = read_file(t, dir, "tokenizer_config.json", read_config, err);
+    int code = read_file(t, dir, "tokenizer.json", read_tokenizer_text, err);
+    if (code == OK && config_is_there(dir)) code = read_file(t, dir, "tokenizer_config.json", read_config_text, err);
     if (code != OK) return tokenizer_close(t), code;
     added_tokens_seal(&t->added, &t->normalizer);
     bpe_model_seal(&t->model);

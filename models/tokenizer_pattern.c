@@ -180,18 +180,16 @@ int pattern_regex(pattern *p, const char *regex, error *err) {
     return code;
 }
 
-int pattern_literal(pattern *p, const char *text, error *err) {
-    (void)err;
+void pattern_literal(pattern *p, const char *text) {
     *p = (pattern){.literal = strdup(text), .literal_size = strlen(text)};
     if (!p->literal) fatal("out of memory for a pattern");
-    return OK;
 }
 
 int pattern_read(pattern *p, const cJSON *json, error *err) {
     const char *text = NULL;
-    if (cJSON_IsString(json)) return pattern_literal(p, json->valuestring, err);
+    if (cJSON_IsString(json)) return pattern_literal(p, json->valuestring), OK;
     if (json_read_string(json, "String", &text, err) != OK) return err->code;
-    if (text) return pattern_literal(p, text, err);
+    if (text) return pattern_literal(p, text), OK;
     if (json_read_string(json, "Regex", &text, err) != OK) return err->code;
     if (text) return pattern_regex(p, text, err);
     return error_set(err, ERR_INVALID, "'pattern' must be an object with 'String' or 'Regex'");

@@ -100,7 +100,7 @@ static int read_metaspace(pretokenizer *p, const cJSON *json, error *err) {
     pretokenize_step *cut = add_step(p, PRETOKENIZE_SPLIT, err);
     if (!cut) return err->code;
     cut->behavior = SPLIT_MERGED_WITH_NEXT;
-    return pattern_literal(&cut->find, s->replacement, err);
+    return pattern_literal(&cut->find, s->replacement), OK;
 }
 
 static int read_sequence(pretokenizer *p, const cJSON *json, error *err) {

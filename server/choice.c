@@ -3,10 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-void choice_init(choice *c, const choice_rules *rules) {
+void choice_init(choice *c, const choice_rules *rules, bool continues) {
     *c = (choice){.rules = rules};
     buf_init(&c->text, CHOICE_TEXT_MAX);
-    if (rules->tokenizer) detokenizer_init(&c->detokenizer, rules->tokenizer, rules->keep_special);
+    if (!rules->tokenizer) return;
+    detokenizer_init(&c->detokenizer, rules->tokenizer, rules->keep_special);
+    if (continues) detokenizer_continue(&c->detokenizer);
 }
 
 void choice_free(choice *c) {

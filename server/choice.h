@@ -55,7 +55,8 @@ typedef struct {
 
 enum { CHOICE_TEXT_MAX = 64 << 20 };
 
-void choice_init(choice *c, const choice_rules *rules);
+/* continues: the answer goes on from a text (a completion), so the space it begins with is part of it. */
+void choice_init(choice *c, const choice_rules *rules, bool continues);
 void choice_free(choice *c);
 
 /* Takes a drawn token. `part_of_text` is false for one that ended the sequence. Returns true where a stop string ended the

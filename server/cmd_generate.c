@@ -68,15 +68,18 @@ typedef struct {
 
 static int open_tokenizer(generation *g, error *err) {
     const char *model = g->settings.values.engine.model;
-    if (strncmp(model, "random:", 7) == 0) {
+    model_facts facts; /* a model that is not supported is the first thing to say */
+    int         code = strncmp(model, "random:", 7) ? facts_read(&facts, model, err) : OK;
+    if (code != OK) return code;
+    if (!tokenizer_exists(model)) {
         if (g->flags.prompt_tokens) return OK;
         return error_set(err, ERR_USAGE, "%s has no tokenizer; give it a made-up prompt with --prompt-tokens N", model);
     }
-    int code = tokenizer_open(&g->tokenizer, model, err);
+    code = tokenizer_open(&g->tokenizer, model, err);
     if (code == OK && g->flags.chat) code = chat_format_open(&g->chat, model, g->settings.values.server.chat_template, err);
     if (code != OK) return code;
     detokenizer_init(&g->text, g->tokenizer, false);
-    if (!g->flags.chat) g->text.at_start = false, g->text.strip_left = 0; /* a continuation keeps the space it begins with */
+    if (!g->flags.chat) detokenizer_continue(&g->text);
     return OK;
 }
 

@@ -206,8 +206,8 @@ static void make_choices(generation *g) {
     g->choices = calloc(count, sizeof *g->choices);
     if (!g->choices) fatal("out of memory for %u choices", count);
     for (uint32_t i = 0; i < count; i++) {
-        choice_init(&g->choices[i].text, &g->rules);
         g->choices[i].prompt = i / g->choices_per_prompt;
+        choice_init(&g->choices[i].text, &g->rules, g->prompts[g->choices[i].prompt].has_text);
         g->choices[i].index = i;
     }
     g->choice_count = g->open = count;

@@ -15,6 +15,7 @@ typedef struct {
     uint32_t  count, output_tokens_max;
     char     *text; /* owned; for echo */
     uint32_t  text_chars;
+    bool      has_text; /* of a completion: there is a text that the answer goes on from */
 } generation_prompt;
 
 typedef struct {

@@ -88,14 +88,20 @@ static int copy_ids(generation *g, const cJSON *list, generation_prompt *out, fa
     return err.code ? encode_failed(f, "prompt", &err) : 0;
 }
 
+/* One prompt: a string, or a list of ids. */
+static int encode_prompt(generation *g, const cJSON *item, fault *f) {
+    const tokenizer   *t = g->base.service->tokenizer;
+    generation_prompt *out = &g->prompts[g->prompt_count++];
+    if ((cJSON_IsString(item) ? encode_text(g, item->valuestring, out, f) : copy_ids(g, item, out, f)) < 0) return -1;
+    for (uint32_t i = 0; t && i < out->count && !out->has_text; i++) out->has_text = !tokenizer_is_special(t, out->ids[i]);
+    return 0;
+}
+
 static int encode_prompts(generation *g, fault *f) {
     const cJSON *prompt = g->params.prompt;
-    if (cJSON_IsString(prompt)) return g->prompt_count = 1, encode_text(g, prompt->valuestring, &g->prompts[0], f);
-    if (cJSON_IsNumber(prompt->child)) return g->prompt_count = 1, copy_ids(g, prompt, &g->prompts[0], f);
-    for (const cJSON *item = prompt->child; item; item = item->next) {
-        generation_prompt *out = &g->prompts[g->prompt_count++];
-        if ((cJSON_IsString(item) ? encode_text(g, item->valuestring, out, f) : copy_ids(g, item, out, f)) < 0) return -1;
-    }
+    if (cJSON_IsString(prompt) || cJSON_IsNumber(prompt->child)) return encode_prompt(g, prompt, f);
+    for (const cJSON *item = prompt->child; item; item = item->next)
+        if (encode_prompt(g, item, f) < 0) return -1;
     return 0;
 }
 

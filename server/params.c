@@ -24,8 +24,8 @@ static int wrong_type(fault *f, const char *param, const char *wanted) {
 static int whole(const cJSON *value, double min, double max, const char *param, fault *f) {
     double v = value->valuedouble;
     if (!cJSON_IsNumber(value) || isnan(v) || (v != floor(v) && !isinf(v))) return wrong_type(f, param, "an integer");
-    if (v > max) return fault_set(f, FAULT_INT_ABOVE, param, "'%s' must be at most %.0f, not %.17g.", param, max, v);
-    if (v < min) return fault_set(f, FAULT_INT_BELOW, param, "'%s' must be at least %.0f, not %.17g.", param, min, v);
+    if (v > max) return fault_set(f, FAULT_INT_ABOVE, param, "'%s' must be at most %.0f, not %.15g.", param, max, v);
+    if (v < min) return fault_set(f, FAULT_INT_BELOW, param, "'%s' must be at least %.0f, not %.15g.", param, min, v);
     return 0;
 }
 
@@ -100,7 +100,7 @@ static int read_bias(request_params *p, const cJSON *value, const param_row *row
 
 static int read_seed(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     if (whole(value, row->min, row->max, row->name, f) < 0) return -1;
-    p->seed = value->valuedouble < 0x1p63 ? (int64_t)value->valuedouble : INT64_MAX;
+    if (!json_whole_number(value, &p->seed)) p->seed = value->valuedouble < 0x1p63 ? (int64_t)value->valuedouble : INT64_MAX;
     p->has_seed = true;
     return 0;
 }
@@ -380,9 +380,9 @@ static int read_number(request_params *p, const cJSON *value, const param_row *r
     double v = value->valuedouble;
     if (!cJSON_IsNumber(value) || isnan(v)) return wrong_type(f, row->name, "a number");
     if (v > row->max)
-        return fault_set(f, FAULT_NUMBER_ABOVE, row->name, "'%s' must be at most %g, not %.17g.", row->name, row->max, v);
+        return fault_set(f, FAULT_NUMBER_ABOVE, row->name, "'%s' must be at most %g, not %.15g.", row->name, row->max, v);
     if (v < row->min)
-        return fault_set(f, FAULT_NUMBER_BELOW, row->name, "'%s' must be at least %g, not %.17g.", row->name, row->min, v);
+        return fault_set(f, FAULT_NUMBER_BELOW, row->name, "'%s' must be at least %g, not %.15g.", row->name, row->min, v);
     *(double *)field(p, row) = v;
     return 0;
 }

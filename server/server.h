@@ -36,7 +36,7 @@ typedef struct {
 
     /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */
     void (*ready)(void *context, const char *url, const char *model_name);
-    void  *ready_context;
+    void *ready_context;
 } server_config;
 
 /* Blocks until the daemon has drained (OK) or could not start or lost its device (a code and a sentence). `ec->wake` is set

@@ -80,14 +80,18 @@ static void on_signal(uv_signal_t *handle, int number) {
 }
 
 /* ---- loading ---- */
+/* What is small comes first: a tokenizer or template that cannot be used is told before gigabytes of weights were read. */
 static void load(uv_work_t *work) {
     service    *sv = work->data;
-    const char *dir;
+    const char *dir = sv->engine_settings->model; /* or random:NAME, where no such file is */
     sv->failure.code = OK;
+    if (tokenizer_exists(dir)) {
+        if (tokenizer_open(&sv->tokenizer, dir, &sv->failure) != OK) return;
+        if (chat_format_open(&sv->chat, dir, sv->config->chat_template, &sv->failure) != OK) return;
+    }
     if (engine_open(&sv->engine, sv->engine_settings, &sv->failure) != OK) return;
-    if (!(dir = engine_model_dir(sv->engine))) return;
-    if (tokenizer_open(&sv->tokenizer, dir, &sv->failure) != OK) return;
-    chat_format_open(&sv->chat, dir, sv->config->chat_template, &sv->failure);
+    if (!sv->tokenizer && engine_model_dir(sv->engine))
+        log_warn("server", "%s has no tokenizer.json: prompts must be token ids, and answers are ids as text", dir);
 }
 
 static void say_ready(const service *sv) {

@@ -57,8 +57,8 @@ typedef struct service {
     request_table requests;
     uint64_t      exchange_serial, id_salt;
     uint64_t      drain_until_us, progress_mark, progress_us; /* health: when progress was last seen */
-    uint32_t      working; /* exchanges that a worker has */
-    buf           scratch; /* text of one token, while it is written */
+    uint32_t      working;                                    /* exchanges that a worker has */
+    buf           scratch;                                    /* text of one token, while it is written */
     bool          stalled, unknown_logged;
 } service;
 

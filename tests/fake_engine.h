@@ -193,6 +193,7 @@ struct chat_format {
 };
 static tokenizer   fake_tokenizer;
 static chat_format fake_chat;
+bool               tokenizer_exists(const char *dir) { return (void)dir, !fake.no_tokenizer; }
 int tokenizer_open(tokenizer **out, const char *dir, error *err) { return (void)dir, (void)err, *out = &fake_tokenizer, OK; }
 void tokenizer_close(tokenizer *t) { (void)t; }
 void token_ids_free(token_ids *ids) { free(ids->ids); }
@@ -219,6 +220,7 @@ bool tokenizer_is_special(const tokenizer *t, uint32_t id) { return (void)t, id 
 void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special) {
     *d = (detokenizer){.t = t, .keep_special = keep_special};
 }
+void detokenizer_continue(detokenizer *d) { d->at_start = false; }
 void detokenizer_feed(detokenizer *d, uint32_t id, buf *out) {
     if (id >= 256) return;
     unsigned char b = (unsigned char)id;

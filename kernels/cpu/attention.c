@@ -17,16 +17,25 @@ kv_layout kv_layout_make(dtype type, uint32_t layers, uint32_t kv_heads, uint32_
     return l;
 }
 
-enum { TASK_ROWS = 48 };
+enum { TASKS_PER_THREAD = 2 };
 
 typedef struct {
     cpu                  *c;
     const attention_args *a;
-    const uint32_t       *begin; /* first task of each run; one more at the end */
+    uint32_t              heads; /* kv heads of one task where the run is one block of rows */
 } attention_job;
 
-static uint32_t row_tasks(const attention_args *a, const kv_run *run) {
-    return (run->row_count * (a->heads / a->layout->kv_heads) + TASK_ROWS - 1) / TASK_ROWS;
+static uint32_t rows_of(const attention_args *a, const kv_run *run) {
+    return run->row_count * (a->heads / a->layout->kv_heads);
+}
+static uint32_t ceil_div(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
+
+typedef struct {
+    uint32_t row_tasks, head_tasks;
+} task_cut;
+static task_cut cut_of(const attention_args *a, const kv_run *run, uint32_t heads) {
+    uint32_t rows = ceil_div(rows_of(a, run), ATTENTION_ROWS), kv_heads = a->layout->kv_heads;
+    return (task_cut){rows, rows > 1 ? kv_heads : ceil_div(kv_heads, heads)};
 }
 
 static uint32_t run_of(const uint32_t *begin, uint32_t count, uint32_t task) {
@@ -42,22 +51,27 @@ static uint32_t run_of(const uint32_t *begin, uint32_t count, uint32_t task) {
 static void run_attention(void *context, uint32_t task, uint32_t worker) {
     const attention_job  *j = context;
     const attention_args *a = j->a;
-    uint32_t              i = run_of(j->begin, a->run_count, task);
+    uint32_t              i = run_of(j->c->task_begin, a->run_count, task), t = task - j->c->task_begin[i];
     const kv_run         *run = &a->runs[i];
-    uint32_t              rows = run->row_count * (a->heads / a->layout->kv_heads), tasks = row_tasks(a, run);
-    uint32_t              t = task - j->begin[i], block = tasks - 1 - t / a->layout->kv_heads; /* late positions are long */
-    attention_part        part = {run, t % a->layout->kv_heads, block * TASK_ROWS, (block + 1) * TASK_ROWS};
+    task_cut              cut = cut_of(a, run, j->heads);
+    uint32_t       block = cut.row_tasks - 1 - t / cut.head_tasks, head = t % cut.head_tasks; /* late positions are long */
+    uint32_t       heads = a->layout->kv_heads, rows = rows_of(a, run);
+    attention_part part = {run, heads * head / cut.head_tasks, heads * (head + 1) / cut.head_tasks, block * ATTENTION_ROWS,
+                           (block + 1) * ATTENTION_ROWS};
     if (part.end > rows) part.end = rows;
     j->c->kernels->attention[a->layout->type](a, part, j->c->scratch + worker * j->c->scratch_bytes);
 }
 
-/* A run's tasks start at begin[i]; begin has room for count + 1. */
 void cpu_attention(cpu *c, const attention_args *a) {
     check(a->run_count < MATMUL_LIST_MAX);
-    uint32_t tasks = 0;
-    for (uint32_t i = 0; i < a->run_count; i++)
-        c->task_begin[i] = tasks, tasks += row_tasks(a, &a->runs[i]) * a->layout->kv_heads;
-    pool_run(c->pool, tasks, run_attention, &(attention_job){c, a, c->task_begin});
+    uint32_t tasks = 0, heads = a->run_count * a->layout->kv_heads / (TASKS_PER_THREAD * pool_threads(c->pool));
+    if (heads < 1) heads = 1;
+    for (uint32_t i = 0; i < a->run_count; i++) {
+        task_cut cut = cut_of(a, &a->runs[i], heads);
+        c->task_begin[i] = tasks;
+        tasks += cut.row_tasks * cut.head_tasks;
+    }
+    pool_run(c->pool, tasks, run_attention, &(attention_job){c, a, heads});
 }
 
 /* ---- rope + KV write: ranges of rows ---- */

@@ -14,6 +14,6 @@ const cpu_kernels SIMD(cpu_kernels) = {
     .norm = norm,
     .softmax = softmax,
     .row_max = row_max,
-    .exp_weights = exp_weights,
+    .row_weights = row_weights,
     .interleave = interleave,
 };

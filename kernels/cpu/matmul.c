@@ -80,24 +80,27 @@ void cpu_pack_panels(const cpu *c, const matrix *m, uint32_t begin, uint32_t end
 
 /* ---- cutting ---- */
 
-enum { STREAM_BYTES = 128 << 10, FEW_ROWS = 32, ROW_BLOCK_MIN = 48, TASKS_PER_THREAD = 4 };
+enum { STREAM_BYTES = 256 << 10, ALONE_BYTES = 96 << 10, FEW_ROWS = 32, ROW_BLOCK_MIN = 48, TASKS_PER_THREAD = 4 };
 
 typedef struct {
     uint32_t panel_tasks, row_tasks;
 } task_cut;
 
+static uint32_t between(uint64_t x, uint32_t low, uint32_t high) { return x < low ? low : x > high ? high : (uint32_t)x; }
+
+/* Few rows: streams of equal length, as many for each thread; none at all where waking a thread takes longer. */
+static uint32_t streams_of(const cpu *c, const matmul_args *a, uint32_t panels) {
+    uint64_t bytes = (uint64_t)panels * matrix_panel_bytes(a->w), threads = pool_threads(c->pool);
+    if (bytes * a->rows < ALONE_BYTES) return 1;
+    return between((bytes + threads * STREAM_BYTES / 2) / (threads * STREAM_BYTES), 1, panels) * (uint32_t)threads;
+}
+
 static task_cut cut_of(const cpu *c, const matmul_args *a) {
     uint32_t panels = matrix_panels(a->w), wanted = TASKS_PER_THREAD * pool_threads(c->pool);
     task_cut cut = {panels, ceil_div(a->rows, MATMUL_ROWS_MAX)};
-    if (a->rows <= FEW_ROWS) {
-        size_t streams = panels * matrix_panel_bytes(a->w) / STREAM_BYTES;
-        if (streams < pool_threads(c->pool)) streams = pool_threads(c->pool);
-        if (streams < panels) cut.panel_tasks = (uint32_t)streams;
-    } else if (panels * cut.row_tasks < wanted) {
-        uint32_t blocks = ceil_div(wanted, panels), most = ceil_div(a->rows, ROW_BLOCK_MIN);
-        if (blocks > most) blocks = most;
-        if (blocks > cut.row_tasks) cut.row_tasks = blocks;
-    }
+    if (a->rows <= FEW_ROWS) cut.panel_tasks = between(streams_of(c, a, panels), 1, panels);
+    else if (panels * cut.row_tasks < wanted)
+        cut.row_tasks = between(ceil_div(wanted, panels), cut.row_tasks, ceil_div(a->rows, ROW_BLOCK_MIN));
     return cut;
 }
 

@@ -5,7 +5,7 @@
  * and the next block is fetched meanwhile, evenly, so that memory and multipliers work at the same time. */
 #pragma once
 
-enum { PREFETCH_BYTES = 4096, BLOCK_STEPS = 128, BLOCK_STEPS_MANY = 512, MANY_ROWS = 64 };
+enum { PREFETCH_BYTES = 6144, BLOCK_STEPS = 64, BLOCK_STEPS_MANY = 512, MANY_ROWS = 64 };
 
 INLINE vf biased(const float *c, const float *bias, uint32_t column) {
     vf v = vf_load(c + column);
@@ -51,15 +51,28 @@ static void finish_tile(const matmul_args *a, uint32_t panel, uint32_t row, uint
     }
 }
 
-/* One tile of rows over one block of k of a panel that starts at `at`. */
-INLINE void block_tile(dtype type, tile_args *t, const char *at, uint32_t rows) {
+/* One tile of rows over one block of k of a panel that starts at `at`, fetching `lines` cache lines a step. */
+INLINE void block_tile(dtype type, tile_args *t, const char *at, uint32_t rows, const int lines) {
     float *c = t->c;
     for (uint32_t v = 0; v < PANEL_COLS / 16; v += TILE_VECS) {
         for (uint32_t i = 0; i < TILE_VECS; i++) t->w[i] = at + (size_t)(v + i) * (t->w_step / 4);
         t->c = c + 16 * v;
-        tile_rows(type, rows, TILE_VECS, true, t);
+        tile_rows(type, rows, TILE_VECS, lines, t);
     }
     t->c = c;
+}
+
+/* One tile alone fetches a little ahead; of several, the first share the next block between them, in quarters. */
+INLINE void fetching_tile(dtype type, tile_args *t, const char *at, uint32_t rows, uint32_t tile, uint32_t tiles) {
+    static const uint8_t quarters[5][5] = {{0}, {0, 4}, {0, 2, 4}, {0, 2, 3, 4}, {0, 1, 2, 3, 4}};
+    const uint8_t       *begin = &quarters[min_u32(tiles, 4)][min_u32(tile, 3)];
+    t->prefetch = tiles == 1 ? at + PREFETCH_BYTES : at + (size_t)t->steps * (t->w_step + *begin * t->w_step / 4);
+    switch (tile > 3 ? 0 : (begin[1] - begin[0]) * t->w_step / 256) {
+    case 4: block_tile(type, t, at, rows, 4); break;
+    case 2: block_tile(type, t, at, rows, 2); break;
+    case 1: block_tile(type, t, at, rows, 1); break;
+    default: block_tile(type, t, at, rows, 0);
+    }
 }
 
 INLINE void matmul_panel(dtype type, const matmul_args *a, uint32_t panel, matmul_part part, float *scratch) {
@@ -67,8 +80,7 @@ INLINE void matmul_panel(dtype type, const matmul_args *a, uint32_t panel, matmu
     uint32_t  tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     size_t    step_bytes = PANEL_COLS * (type == DTYPE_BF16 ? 4 : dtype_bytes(type));
     uint32_t  block = tiles == 1 ? steps : rows <= MANY_ROWS ? BLOCK_STEPS : BLOCK_STEPS_MANY;
-    uint32_t  shares = tiles == 1 ? 1 : tiles == 2 ? 2 : 4; /* tiles that divide the fetching of the next block */
-    tile_args t = {.w_step = step_bytes, .c_stride = PANEL_COLS, .prefetch_step = (uint32_t)step_bytes / shares};
+    tile_args t = {.w_step = step_bytes, .c_stride = PANEL_COLS};
 
     const char *data = (const char *)a->w->data + (size_t)panel * matrix_panel_bytes(a->w);
     for (uint32_t s = 0; s < steps; s += block) {
@@ -78,8 +90,7 @@ INLINE void matmul_panel(dtype type, const matmul_args *a, uint32_t panel, matmu
             uint32_t row = part.row_begin + i * TILE_ROWS, n = min_u32(TILE_ROWS, part.row_end - row);
             for (uint32_t r = 0; r < n; r++) t.x[r] = row_of(&a->a, row + r) + 4 * (size_t)s;
             t.c = scratch + (size_t)i * TILE_ROWS * PANEL_COLS;
-            t.prefetch = at + (tiles == 1 ? PREFETCH_BYTES : t.steps * (step_bytes + i % shares * t.prefetch_step));
-            block_tile(type, &t, at, n);
+            fetching_tile(type, &t, at, n, i, tiles);
             if (s + t.steps == steps) finish_tile(a, panel, row, n, t.c);
         }
     }

@@ -73,9 +73,10 @@ static void choose(const float *p, const route_args *a, route *out) {
     bool  taken[EXPERTS_MAX] = {false};
     float sum = 0;
     for (uint32_t n = 0; n < a->chosen; n++) {
-        uint32_t best = UINT32_MAX;
-        for (uint32_t e = 0; e < a->experts; e++)
-            if (!taken[e] && (best == UINT32_MAX || p[e] > p[best])) best = e;
+        uint32_t best = 0;
+        while (taken[best]) best++; /* chosen <= experts: one is left */
+        for (uint32_t e = best + 1; e < a->experts; e++)
+            if (!taken[e] && p[e] > p[best]) best = e;
         taken[best] = true;
         sum += p[best];
     }

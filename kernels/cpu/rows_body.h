@@ -39,22 +39,38 @@ static void softmax(float *x, uint32_t n) {
     for (uint32_t i = 0; i < n; i += 16) vf_store_n(x + i, vf_mul(vf_load_n(x + i, n - i), over), n - i);
 }
 
-/* ---- for sampling: passes over a row of logits ---- */
+/* ---- for sampling: passes over a row of logits, in blocks of LOGIT_BLOCK ---- */
 
-/* The largest value that is not NaN; *all_finite is false if there is a NaN or an infinity. */
-static float row_max(const float *x, uint32_t n, bool *all_finite) {
-    vf top = vf_set1(-INFINITY), zero = vf_zero();
-    for (uint32_t i = 0; i < n; i += 16) {
-        vf v = vf_keep_range(vf_load_n(x + i, n - i), 0, (int32_t)min_u32(16, n - i), x[0]);
-        top = vf_max(v, top);
-        zero = vf_fma(v, vf_zero(), zero);
+/* The largest of each block and of all, NaN aside; *all_finite is false if there is a NaN or an infinity. */
+static float row_max(const float *x, uint32_t n, float *block_max, bool *all_finite) {
+    vf    zero = vf_zero();
+    float maximum = -INFINITY;
+    for (uint32_t block = 0; block * LOGIT_BLOCK < n; block++) {
+        vf top = vf_set1(-INFINITY);
+        for (uint32_t i = block * LOGIT_BLOCK; i < n && i < (block + 1) * LOGIT_BLOCK; i += 16) {
+            vf v = vf_load_n(x + i, n - i);
+            zero = vf_fma(v, vf_zero(), zero);
+            if (n - i < 16) v = vf_keep_range(v, 0, (int32_t)(n - i), -INFINITY);
+            top = vf_max(v, top);
+        }
+        block_max[block] = vf_reduce_max(top);
+        if (block_max[block] > maximum) maximum = block_max[block];
     }
     *all_finite = vf_reduce_add(zero) == 0;
-    return vf_reduce_max(top);
+    return maximum;
 }
 
-/* out[i] = exp((x[i] - maximum) / temperature) */
-static void exp_weights(const float *x, uint32_t n, float maximum, float temperature, float *out) {
-    vf top = vf_set1(maximum), t = vf_set1(temperature);
-    for (uint32_t i = 0; i < n; i += 16) vf_store_n(out + i, vf_exp(vf_div(vf_sub(vf_load_n(x + i, n - i), top), t)), n - i);
+/* out[i] = exp((x[i] - maximum) / temperature), and the sum of each block in fixed point; returns the sum of all. */
+static uint64_t row_weights(const float *x, uint32_t n, float maximum, float temperature, float *out, uint64_t *block_mass) {
+    vf       top = vf_set1(maximum), t = vf_set1(temperature);
+    uint64_t total = 0;
+    for (uint32_t begin = 0; begin < n; begin += LOGIT_BLOCK) {
+        uint32_t end = min_u32(n, begin + LOGIT_BLOCK);
+        int64_t  mass = 0;
+        for (uint32_t i = begin; i < end; i += 16)
+            vf_store_n(out + i, vf_exp(vf_div(vf_sub(vf_load_n(x + i, end - i), top), t)), end - i);
+        for (uint32_t i = begin; i < end; i++) mass += (int64_t)(out[i] * MASS_ONE);
+        total += block_mass[begin / LOGIT_BLOCK] = (uint64_t)mass;
+    }
+    return total;
 }

@@ -1,5 +1,10 @@
-/* Sampling on the CPU (contract: kernels/sample.h). Passes over the vocabulary: the maximum, the weights, and where a cut is
- * asked for a radix search over the order of the floats (11, 11, then 10 bits), whose histogram holds counts and mass. */
+/* Sampling on the CPU (contract: kernels/sample.h).
+ *
+ * Two passes over the vocabulary at most, both wide: the largest logit of each block of 64, and each token's weight with
+ * each block's mass. Whatever is cut away is then cut from a short list of candidates: k blocks have a maximum at or above
+ * the k-th largest maximum, so that is a floor under the k-th largest token; and tokens lighter than (1 - top_p) /
+ * vocabulary of the mass cannot be needed to reach top_p. On the list, cuts are found by a radix search over the order of
+ * the floats (11, 11, then 10 bits) whose bins hold counts and mass. */
 #include "kernels/sample.h"
 
 #include <math.h>
@@ -9,6 +14,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/table.h"
 
+enum { BINS = 2048 };
 typedef struct {
     uint32_t count;
     uint64_t mass;
@@ -16,55 +22,40 @@ typedef struct {
 
 /* Scratch of one row; `uses` is all zero between calls. */
 typedef struct {
-    float    *logits;  /* [vocab] after penalties; raw ones where there are none */
-    float    *weights; /* [vocab] */
-    uint32_t *uses;    /* [vocab] */
-    bin      *bins;    /* [2048] */
+    float    *logits;     /* [vocab], where penalties change them */
+    float    *weights;    /* [vocab] */
+    uint32_t *uses;       /* [vocab] */
+    uint32_t *candidates; /* [vocab], ids in rising order */
+    uint32_t *in_bin;     /* [vocab], those among them that a search still looks at */
+    float    *block_max;  /* [blocks] */
+    uint64_t *block_mass; /* [blocks] */
+    bin      *bins;       /* [BINS] */
+    /* not scratch: the row at hand */
+    const float *x;
+    uint32_t     vocab, candidate_count;
 } sample_work;
 
-enum { BINS = 2048 };
+static uint32_t blocks_of(uint32_t vocab) { return (vocab + LOGIT_BLOCK - 1) / LOGIT_BLOCK; }
 
-size_t cpu_sample_work_bytes(uint32_t vocab) { return ((size_t)vocab + 16) / 16 * 64 * 3 + BINS * sizeof(bin); }
-
-static sample_work work_at(void *base, uint32_t vocab) {
-    size_t values = ((size_t)vocab + 16) / 16 * 64;
-    char  *p = base;
-    return (sample_work){(float *)(void *)p, (float *)(void *)(p + values), (uint32_t *)(void *)(p + 2 * values),
-                         (bin *)(void *)(p + 3 * values)};
+/* Lays the arrays out from `base`; returns bytes. */
+static size_t carve(sample_work *w, char *base, uint32_t vocab) {
+    size_t values = ((size_t)vocab * 4 + 63) / 64 * 64, blocks = ((size_t)blocks_of(vocab) * 8 + 63) / 64 * 64, used = 0;
+#define CARVE(field, bytes) (w->field = (void *)((uintptr_t)base + used), used += (bytes))
+    CARVE(logits, values);
+    CARVE(weights, values);
+    CARVE(uses, values);
+    CARVE(candidates, values);
+    CARVE(in_bin, values);
+    CARVE(block_max, blocks);
+    CARVE(block_mass, blocks);
+    CARVE(bins, BINS * sizeof(bin));
+#undef CARVE
+    return used;
 }
 
-/* ---- log-probabilities ---- */
-
-static void keep_best(const float *x, uint32_t n, uint32_t wanted, sample_result *out) {
-    out->top_count = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = out->top_count;
-        if (at == wanted && (wanted == 0 || !(x[i] > out->top_logprobs[at - 1]))) continue;
-        if (at == wanted) at--;
-        else out->top_count++;
-        for (; at > 0 && x[i] > out->top_logprobs[at - 1]; at--)
-            out->top_ids[at] = out->top_ids[at - 1], out->top_logprobs[at] = out->top_logprobs[at - 1];
-        out->top_ids[at] = i, out->top_logprobs[at] = x[i];
-    }
-}
-
-/* log of the sum of exp(x - maximum), summed in blocks so that a large vocabulary loses nothing. */
-static double log_sum(const cpu *c, const float *x, uint32_t n, float maximum, float *work) {
-    double sum = 0;
-    c->kernels->exp_weights(x, n, maximum, 1, work);
-    for (uint32_t i = 0; i < n; i += 64) {
-        float block = 0;
-        for (uint32_t j = i; j < n && j < i + 64; j++) block += work[j];
-        sum += (double)block;
-    }
-    return log(sum);
-}
-
-static void fill_logprobs(const cpu *c, const sample_args *a, float maximum, sample_work *w, sample_result *out) {
-    double normalizer = (double)maximum + log_sum(c, a->logits, a->vocab, maximum, w->weights);
-    keep_best(a->logits, a->vocab, (uint32_t)a->top_logprobs, out);
-    for (uint32_t i = 0; i < out->top_count; i++) out->top_logprobs[i] = (float)((double)out->top_logprobs[i] - normalizer);
-    out->logprob = (float)((double)a->logits[out->token] - normalizer);
+size_t cpu_sample_work_bytes(uint32_t vocab) {
+    sample_work unused;
+    return carve(&unused, NULL, vocab);
 }
 
 /* ---- penalties ---- */
@@ -99,7 +90,7 @@ static void apply_penalties(const sample_args *a, sample_work *w) {
         if (a->banned[i] < a->vocab) w->logits[a->banned[i]] = -INFINITY;
 }
 
-/* ---- cuts ---- */
+/* ---- searching ---- */
 
 /* Floats in rising order as unsigned integers in rising order. */
 static uint32_t order_key(float x) {
@@ -108,18 +99,12 @@ static uint32_t order_key(float x) {
     memcpy(&u, &x, 4);
     return u & 0x80000000 ? ~u : u | 0x80000000;
 }
-static uint64_t mass_of(float weight) { return (uint64_t)(weight * 0x1p40f); }
+static uint64_t mass_of(float weight) { return (uint64_t)(weight * MASS_ONE); }
 
 /* What is kept: keys above `key`, and of those equal to it the first `equal` in order of id. */
 typedef struct {
     uint32_t key, equal;
 } cut;
-static const cut KEEP_ALL = {0, UINT32_MAX};
-
-/* Walks the kept tokens in order of id. */
-#define FOR_KEPT(i, x, n, kept)                                                                                             \
-    for (uint32_t i = 0, equal_left_ = (kept).equal; i < (n); i++)                                                          \
-        if (is_kept(order_key((x)[i]), (kept), &equal_left_))
 
 static inline bool is_kept(uint32_t key, cut kept, uint32_t *equal_left) {
     if (key != kept.key) return key > kept.key;
@@ -128,70 +113,160 @@ static inline bool is_kept(uint32_t key, cut kept, uint32_t *equal_left) {
     return true;
 }
 
-/* The smallest set of the largest among the kept, at least one, that has `count` members or `mass`. */
-static cut find_cut(const float *x, uint32_t n, cut kept, uint32_t count, uint64_t mass, sample_work *w) {
-    static const struct { uint32_t shift, bits; } level[] = {{21, 11}, {10, 11}, {0, 10}};
-    uint32_t prefix = 0, prefix_mask = 0;
-    bin      at = {0, 0};
+/* The least key such that what is at or above it (values[ids[0 .. n)]) has `count` members or `mass`; and how many of those
+ * equal to it are needed. weights NULL: by count alone. Everything, if that is not enough. */
+static cut find_cut(const sample_work *w, const float *values, const float *weights, const uint32_t *ids, uint32_t n,
+                    uint32_t count, uint64_t mass) {
+    static const struct { uint32_t shift, bins; } level[] = {{21, 2048}, {10, 2048}, {0, 1024}};
+    uint32_t prefix = 0, b;
+    bin      above = {0, 0}, *bins = w->bins;
     for (int l = 0; l < 3; l++) {
-        uint32_t bins = 1u << level[l].bits, b = bins;
-        memset(w->bins, 0, bins * sizeof *w->bins);
-        FOR_KEPT(i, x, n, kept) {
-            uint32_t key = order_key(x[i]);
-            if ((key & prefix_mask) != prefix) continue;
-            bin *to = &w->bins[key >> level[l].shift & (bins - 1)];
-            to->count++, to->mass += mass_of(w->weights[i]);
+        memset(bins, 0, level[l].bins * sizeof *bins);
+        for (uint32_t i = 0; i < n; i++) {
+            bin *to = &bins[order_key(values[ids[i]]) >> level[l].shift & (level[l].bins - 1)];
+            to->count++, to->mass += weights ? mass_of(weights[ids[i]]) : 0;
         }
-        while (b-- > 0) { /* down to the bin in which the goal is reached */
-            if (w->bins[b].count && (at.count + w->bins[b].count >= count || at.mass + w->bins[b].mass >= mass)) break;
-            at.count += w->bins[b].count, at.mass += w->bins[b].mass;
+        for (b = level[l].bins; b-- > 0;) { /* down to the bin in which the goal is reached */
+            if (bins[b].count && (above.count + bins[b].count >= count || above.mass + bins[b].mass >= mass)) break;
+            above.count += bins[b].count, above.mass += bins[b].mass;
         }
-        if (b == UINT32_MAX) return kept; /* never reached: all stay */
-        prefix |= b << level[l].shift, prefix_mask |= (bins - 1) << level[l].shift;
-        if (l < 2) continue;
-        uint64_t each = w->bins[b].mass / w->bins[b].count; /* equal logits have equal weights */
-        uint32_t equal = count - at.count;
-        if (each > 0 && mass > at.mass && (mass - at.mass + each - 1) / each < equal)
-            equal = (uint32_t)((mass - at.mass + each - 1) / each);
-        return (cut){prefix, equal < 1 ? 1 : equal};
+        if (b == UINT32_MAX) return (cut){0, UINT32_MAX};
+        uint32_t in_bin = 0;
+        for (uint32_t i = 0; i < n && l < 2; i++)
+            if ((order_key(values[ids[i]]) >> level[l].shift & (level[l].bins - 1)) == b) w->in_bin[in_bin++] = ids[i];
+        ids = w->in_bin, n = in_bin, prefix |= b << level[l].shift;
     }
-    return kept;
+    uint64_t each = bins[b].mass / bins[b].count,
+             missing = mass > above.mass ? mass - above.mass : 0; /* equals weigh the same */
+    uint32_t equal = count - above.count;
+    if (weights && each > 0 && (missing + each - 1) / each < equal) equal = (uint32_t)((missing + each - 1) / each);
+    return (cut){prefix, equal < 1 ? 1 : equal};
 }
 
-static uint64_t mass_kept(const float *x, uint32_t n, cut kept, const sample_work *w) {
-    uint64_t mass = 0;
-    FOR_KEPT(i, x, n, kept) mass += mass_of(w->weights[i]);
-    return mass;
+static void keep(sample_work *w, cut kept) {
+    uint32_t n = 0, equal_left = kept.equal;
+    for (uint32_t i = 0; i < w->candidate_count; i++)
+        if (is_kept(order_key(w->x[w->candidates[i]]), kept, &equal_left)) w->candidates[n++] = w->candidates[i];
+    w->candidate_count = n;
 }
 
-static uint32_t draw(const sample_args *a, const float *x, sample_work *w) {
-    cut      kept = KEEP_ALL;
-    uint32_t n = a->vocab, last = UINT32_MAX;
-    if (a->top_k > 0 && a->top_k < n) kept = find_cut(x, n, kept, a->top_k, UINT64_MAX, w);
-    if (a->top_p < 1) {
-        double goal = (double)a->top_p * (double)mass_kept(x, n, kept, w);
-        kept = find_cut(x, n, kept, UINT32_MAX, goal < 1 ? 1 : (uint64_t)ceil(goal), w);
+/* A logit that the k-th largest is not below. */
+static float floor_of_largest(const sample_work *w, uint32_t k) {
+    uint32_t blocks = blocks_of(w->vocab);
+    if (k > blocks) return -INFINITY;
+    for (uint32_t i = 0; i < blocks; i++) w->candidates[i] = i;
+    cut      c = find_cut(w, w->block_max, NULL, w->candidates, blocks, k, UINT64_MAX);
+    uint32_t u = c.key & 0x80000000 ? c.key & 0x7FFFFFFF : ~c.key;
+    float    floor;
+    memcpy(&floor, &u, 4);
+    return floor;
+}
+
+/* Candidates are the tokens whose logit in x is at least `least`; block_max is x's. */
+static void gather(sample_work *w, const float *x, float least) {
+    uint32_t n = 0;
+    for (uint32_t block = 0; block < blocks_of(w->vocab); block++) {
+        if (!(w->block_max[block] >= least)) continue;
+        uint32_t end = (block + 1) * LOGIT_BLOCK < w->vocab ? (block + 1) * LOGIT_BLOCK : w->vocab;
+        for (uint32_t i = block * LOGIT_BLOCK; i < end; i++) {
+            w->candidates[n] = i;
+            n += x[i] >= least;
+        }
     }
-    uint64_t least = a->min_p > 0 ? mass_of(a->min_p) : 1, total = 0;
-    if (least < 1) least = 1;
-    FOR_KEPT(i, x, n, kept) {
-        uint64_t mass = mass_of(w->weights[i]);
+    w->candidate_count = n;
+}
+
+/* ---- log-probabilities ---- */
+
+static void keep_best(const sample_work *w, const float *x, uint32_t wanted, sample_result *out) {
+    out->top_count = 0;
+    for (uint32_t c = 0; c < w->candidate_count && wanted; c++) {
+        uint32_t i = w->candidates[c], at = out->top_count;
+        if (at == wanted && !(x[i] > out->top_logprobs[at - 1])) continue;
+        if (at == wanted) at--;
+        else out->top_count++;
+        for (; at > 0 && x[i] > out->top_logprobs[at - 1]; at--)
+            out->top_ids[at] = out->top_ids[at - 1], out->top_logprobs[at] = out->top_logprobs[at - 1];
+        out->top_ids[at] = i, out->top_logprobs[at] = x[i];
+    }
+}
+
+/* Of the raw logits: they are scanned again where penalties came between. */
+static void fill_logprobs(const cpu *c, const sample_args *a, sample_work *w, sample_result *out) {
+    bool   all_finite;
+    float  maximum = c->kernels->row_max(a->logits, a->vocab, w->block_max, &all_finite);
+    double sum =
+        (double)c->kernels->row_weights(a->logits, a->vocab, maximum, 1, w->weights, w->block_mass) / (double)MASS_ONE;
+    double normalizer = (double)maximum + log(sum);
+    if (a->top_logprobs > 0) gather(w, a->logits, floor_of_largest(w, (uint32_t)a->top_logprobs));
+    keep_best(w, a->logits, (uint32_t)a->top_logprobs, out);
+    for (uint32_t i = 0; i < out->top_count; i++) out->top_logprobs[i] = (float)((double)out->top_logprobs[i] - normalizer);
+    out->logprob = (float)((double)a->logits[out->token] - normalizer);
+}
+
+/* ---- drawing ---- */
+
+static uint64_t uniform_below(const sample_args *a, uint64_t n) {
+    return (uint64_t)(((unsigned __int128)rng_u64(a->seed, 0, a->draw) * n) >> 64);
+}
+
+/* Nothing is cut away: block by block, then token by token. */
+static uint32_t draw_from_all(const sample_args *a, const sample_work *w, uint64_t total) {
+    uint64_t at = uniform_below(a, total);
+    uint32_t block = 0, i;
+    while (at >= w->block_mass[block]) at -= w->block_mass[block++];
+    for (i = block * LOGIT_BLOCK; at >= mass_of(w->weights[i]); i++) at -= mass_of(w->weights[i]);
+    return i;
+}
+
+static uint64_t candidate_mass(const sample_work *w, uint64_t least) {
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < w->candidate_count; i++) {
+        uint64_t mass = mass_of(w->weights[w->candidates[i]]);
         if (mass >= least) total += mass;
     }
-    uint64_t at = (uint64_t)(((unsigned __int128)rng_u64(a->seed, 0, a->draw) * total) >> 64);
-    FOR_KEPT(i, x, n, kept) {
-        uint64_t mass = mass_of(w->weights[i]);
-        if (mass < least) continue;
-        last = i;
-        if (at < mass) return i;
-        at -= mass;
-    }
-    return last;
+    return total;
 }
 
-static uint32_t first_equal(const float *x, uint32_t n, float value) {
-    uint32_t i = 0;
-    while (i < n && x[i] != value) i++;
+static uint32_t draw_from_candidates(const sample_args *a, const sample_work *w) {
+    uint64_t least = a->min_p > 0 ? mass_of(a->min_p) : 1;
+    if (least < 1) least = 1;
+    uint64_t at = uniform_below(a, candidate_mass(w, least));
+    for (uint32_t i = 0; i < w->candidate_count; i++) {
+        uint64_t mass = mass_of(w->weights[w->candidates[i]]);
+        if (mass < least) continue;
+        if (at < mass) return w->candidates[i];
+        at -= mass;
+    }
+    return UINT32_MAX; /* not reached: the most likely token is always a candidate */
+}
+
+static uint32_t draw(const cpu *c, const sample_args *a, float maximum, sample_work *w) {
+    bool     few = a->top_k > 0 && a->top_k < a->vocab;
+    uint64_t total = c->kernels->row_weights(w->x, a->vocab, maximum, a->temperature, w->weights, w->block_mass);
+    if (!few && !(a->top_p < 1) && !(a->min_p > 0)) return draw_from_all(a, w, total);
+    if (few) {
+        gather(w, w->x, floor_of_largest(w, a->top_k));
+        keep(w, find_cut(w, w->x, NULL, w->candidates, w->candidate_count, a->top_k, UINT64_MAX));
+        total = candidate_mass(w, 0);
+    } else {
+        double light = a->top_p < 1 ? (1 - (double)a->top_p) * (double)total / (double)MASS_ONE / a->vocab : 0;
+        if ((double)a->min_p > light) light = (double)a->min_p;
+        gather(w, w->x,
+               maximum + a->temperature * (float)log(light) - 1e-3f * (1 + a->temperature)); /* some too many is fine */
+    }
+    if (a->top_p < 1) {
+        double goal = ceil((double)a->top_p * (double)total);
+        keep(w, find_cut(w, w->x, w->weights, w->candidates, w->candidate_count, UINT32_MAX, goal < 1 ? 1 : (uint64_t)goal));
+    }
+    return draw_from_candidates(a, w);
+}
+
+static uint32_t first_largest(const sample_work *w, float maximum) {
+    uint32_t block = 0, i;
+    while (w->block_max[block] != maximum) block++;
+    for (i = block * LOGIT_BLOCK; w->x[i] != maximum; i++) {
+    }
     return i;
 }
 
@@ -203,27 +278,21 @@ static bool is_corrupt(const float *x, uint32_t n) {
 }
 
 static void sample_row(const cpu *c, const sample_args *a, void *scratch, sample_result *out) {
-    sample_work  w = work_at(scratch, a->vocab);
-    bool         all_finite;
-    float        raw_max = c->kernels->row_max(a->logits, a->vocab, &all_finite), maximum = raw_max;
-    const float *x = a->logits;
-    out->corrupt = !all_finite && is_corrupt(x, a->vocab);
+    sample_work w = {.x = a->logits, .vocab = a->vocab};
+    bool        all_finite;
+    carve(&w, scratch, a->vocab);
+    float maximum = c->kernels->row_max(w.x, a->vocab, w.block_max, &all_finite);
+    out->corrupt = !all_finite && is_corrupt(w.x, a->vocab);
     if (out->corrupt) return;
     if (has_penalties(a)) {
         apply_penalties(a, &w);
-        x = w.logits;
-        maximum = c->kernels->row_max(x, a->vocab, &all_finite);
+        w.x = w.logits;
+        maximum = c->kernels->row_max(w.x, a->vocab, w.block_max, &all_finite);
     }
     out->corrupt = !isfinite(maximum);
     if (out->corrupt) return;
-    if (a->temperature > 0) {
-        c->kernels->exp_weights(x, a->vocab, maximum, a->temperature, w.weights);
-        out->token = draw(a, x, &w);
-    } else {
-        out->token = first_equal(x, a->vocab, maximum);
-    }
-    out->corrupt = out->token >= a->vocab;
-    if (!out->corrupt && a->top_logprobs >= 0) fill_logprobs(c, a, raw_max, &w, out);
+    out->token = a->temperature > 0 ? draw(c, a, maximum, &w) : first_largest(&w, maximum);
+    if (a->top_logprobs >= 0) fill_logprobs(c, a, &w, out);
 }
 
 typedef struct {

@@ -6,8 +6,8 @@
 
 #define SIMD(name) name##_avx2
 #define SIMD_NAME "avx2"
-#define TILE_ROWS_LIMIT 2
-enum { TILE_ROWS = TILE_ROWS_LIMIT, TILE_VECS = 2 }; /* 8 of 16 registers accumulate */
+#define TILE_ROWS_LIMIT 3
+enum { TILE_ROWS = TILE_ROWS_LIMIT, TILE_VECS = 2 }; /* 12 of 16 registers accumulate */
 
 typedef struct {
     __m256 lo, hi;

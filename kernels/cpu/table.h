@@ -9,10 +9,11 @@ typedef struct {
     uint32_t panel_begin, panel_end, row_begin, row_end;
 } matmul_part;
 
-/* Rows [begin, end) of (position in the run) x (query heads of one kv head), heads innermost. */
+/* Of each of these kv heads, rows [begin, end) of (position in the run) x (its query heads), heads innermost. */
+enum { ATTENTION_ROWS = 48 }; /* at most */
 typedef struct {
     const kv_run *run;
-    uint32_t      kv_head, begin, end;
+    uint32_t      kv_head_begin, kv_head_end, begin, end;
 } attention_part;
 
 typedef struct cpu_kernels {
@@ -23,11 +24,15 @@ typedef struct cpu_kernels {
     void (*rope_kv)(const rope_kv_args *a, const kv_run *run, uint32_t row_begin, uint32_t row_end, void *scratch);
     void (*norm)(const norm_args *a, uint32_t row_begin, uint32_t row_end);
     void (*softmax)(float *x, uint32_t n); /* in place */
-    float (*row_max)(const float *x, uint32_t n, bool *all_finite);
-    void (*exp_weights)(const float *x, uint32_t n, float maximum, float temperature, float *out);
+    float (*row_max)(const float *x, uint32_t n, float *block_max, bool *all_finite);
+    uint64_t (*row_weights)(const float *x, uint32_t n, float maximum, float temperature, float *out, uint64_t *block_mass);
     void (*interleave)(const void *const rows[PANEL_COLS], uint32_t words, uint32_t *out); /* out[i][64] = rows[64][i] */
 } cpu_kernels;
 extern const cpu_kernels cpu_kernels_avx512, cpu_kernels_avx2, cpu_kernels_plain;
+
+/* Sampling looks at logits in blocks, and counts mass in units of 2^-40 of the most likely token. */
+enum { LOGIT_BLOCK = 64 };
+#define MASS_ONE 0x1p40f
 
 /* Rows of one matmul_part at most; scratch of a thread: the sums of one panel, or a row of heads, or an attention tile. */
 enum { MATMUL_ROWS_MAX = 512, CPU_SCRATCH_BYTES = MATMUL_ROWS_MAX * PANEL_COLS * 4 };

@@ -1,11 +1,15 @@
 """The API's shapes where the official client does not look: every member of an answer, errors, legacy completions, extensions."""
 import json
+import os
+import pathlib
 import re
 import urllib.error
 import urllib.request
 
 import pytest
 
+STORIES = (pathlib.Path(os.environ.get("PENSTOCK_SHARED", pathlib.Path(__file__).resolve().parents[3] / "shared")) /
+           "models/stories260K")
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}]}
 
 
@@ -246,3 +250,35 @@ def test_metrics_count_what_was_served(start_daemon, standin):
     assert samples["vllm:generation_tokens_total"][0].labels == {"model_name": 'odd "name"', "engine": "0"}
     ended = {s.labels["finished_reason"]: s.value for s in samples["vllm:request_success_total"]}
     assert ended == {"stop": 0, "length": 3, "abort": 0, "error": 0}
+
+
+@pytest.fixture(scope="module")
+def storyteller(start_daemon):
+    if not STORIES.exists():
+        pytest.skip("needs the shared model stories260K")
+    return start_daemon(model=STORIES)
+
+
+def test_prompt_and_completion_join_into_one_text(storyteller):
+    ask = {"prompt": "Once", "max_tokens": 5, "temperature": 0}
+    choice = storyteller.post("/v1/completions", {**ask, "logprobs": 0})["choices"][0]
+    assert choice["text"] == " upon a time, there" == "".join(choice["logprobs"]["tokens"])
+    assert choice["logprobs"]["text_offset"] == [0, 5, 7, 12, 13]
+    assert storyteller.post("/v1/completions", {**ask, "echo": True})["choices"][0]["text"] == "Once upon a time, there"
+
+
+def test_a_seed_counts_to_its_last_digit(storyteller):
+    drawn = {storyteller.post("/v1/completions", {"prompt": "Once", "temperature": 2, "seed": 2**53 + i})["choices"][0]["text"]
+             for i in range(4)}
+    assert len(drawn) == 4
+
+
+def test_a_model_without_a_tokenizer_takes_ids(start_daemon, tmp_path):
+    if not STORIES.exists():
+        pytest.skip("needs the shared model stories260K")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(STORIES / name)
+    daemon = start_daemon(model=tmp_path)
+    answer = daemon.post("/v1/completions", {"prompt": [1, 403], "max_tokens": 3, "temperature": 0, "return_token_ids": True})
+    assert answer["choices"][0]["token_ids"] == [407, 261, 378]
+    assert answer["choices"][0]["text"] == " 407 261 378"

@@ -57,6 +57,20 @@ def test_a_random_shape_needs_a_made_up_prompt():
     assert done.returncode == 64 and "--prompt-tokens" in done.stderr
 
 
+def test_generate_names_an_unsupported_architecture_first(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["GemmaForCausalLM"]}')
+    done = penstock("generate", "--model", tmp_path, "--prompt", "hello")
+    assert done.returncode != 0 and "GemmaForCausalLM" in done.stderr and "LlamaForCausalLM" in done.stderr
+
+
+@stories
+def test_a_folder_without_a_tokenizer_goes_on_from_made_up_ids(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(STORIES / name)
+    answer, _ = generate("--model", tmp_path, "--prompt-tokens", 4, "--max-tokens", 6, "--ignore-eos")
+    assert len(answer.split()) == 6
+
+
 def test_plan_says_what_fits():
     done = penstock("plan", "--model", "random:llama-160m", "--device", "sim", "--kv-cache-memory", "1G")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@
 #include "base/utf8.h"
 #include "models/tokenizer.h"
 
-static const char *const dirs[] = {"tests/unit/data/tokenizers/tiny-bytes", "tests/unit/data/tokenizers/tiny-sp", "models/embedded"};
+static const char *const dirs[] = {"tests/unit/data/tokenizers/tiny-bytes", "tests/unit/data/tokenizers/tiny-sp",
+                                   "models/embedded"};
 enum { TOKENIZERS = sizeof dirs / sizeof *dirs };
 
 static const tokenizer *open_once(unsigned which) {
@@ -43,7 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     buf              out;
     error            err;
     buf_init(&out, 1 << 24);
-    if (tokenizer_encode_guarded(t, text, n, data[0] / TOKENIZERS & TOKENIZE_SPECIAL, &guard, guard < n, &ids, &err) != OK) abort();
+    if (tokenizer_encode_guarded(t, text, n, data[0] / TOKENIZERS & TOKENIZE_SPECIAL, &guard, guard < n, &ids, &err) != OK)
+        abort();
     if (tokenizer_decode(t, ids.ids, ids.count, true, &out, &err) != OK) abort();
     check_stream(t, &ids, &out);
     if (data[0] % TOKENIZERS == 0 && utf8_valid(text, n) && (out.size != n || (n && memcmp(out.data, text, n)))) abort();

@@ -40,7 +40,7 @@ static void read_ready(reader *r, choice *c) {
 
 static const char *stream(const choice_rules *rules, const char *script, reader *r) {
     choice c;
-    choice_init(&c, rules);
+    choice_init(&c, rules, false);
     *r = (reader){0};
     buf_init(&r->text, 1 << 20);
     buf_append(&r->text, "", 0);
@@ -73,7 +73,7 @@ static void nothing_that_might_be_a_stop_string_is_sent_early(void **state) {
     static const char *const stops[] = {"abcd"};
     choice_rules             rules = rules_with(stops, 1);
     choice                   c;
-    choice_init(&c, &rules);
+    choice_init(&c, &rules, false);
     take(&c, 'x'), take(&c, 'a'), take(&c, 'b');
     assert_int_equal(choice_unsent(&c), 1);
     assert_int_equal(c.entry_ready, 1);

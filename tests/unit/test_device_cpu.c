@@ -72,10 +72,9 @@ static const char *stories_dir(char *path, size_t n) {
 }
 
 static void check_logits(const cJSON *expected, const float *got) {
-    double       error2 = 0, norm2 = 0;
-    uint32_t     i = 0;
-    const cJSON *value;
-    cJSON_ArrayForEach(value, expected) {
+    double   error2 = 0, norm2 = 0;
+    uint32_t i = 0;
+    for (const cJSON *value = expected->child; value; value = value->next) {
         error2 += (value->valuedouble - (double)got[i]) * (value->valuedouble - (double)got[i]);
         norm2 += value->valuedouble * value->valuedouble, i++;
     }
@@ -84,12 +83,11 @@ static void check_logits(const cJSON *expected, const float *got) {
 
 /* Logits are recorded by position in prompt + continuation: those that follow that token. */
 static void follow_recording(loaded *l, const cJSON *text) {
-    uint32_t     tokens[512], n = 0, drawn = 0;
-    float        logits[512];
-    const cJSON *id;
-    cJSON_ArrayForEach(id, json_get(text, "prompt_ids")) tokens[n++] = (uint32_t)id->valuedouble;
+    uint32_t tokens[512], n = 0, drawn = 0;
+    float    logits[512];
     uint32_t fed = 0;
-    cJSON_ArrayForEach(id, json_get(text, "greedy_ids")) {
+    for (const cJSON *id = json_get(text, "prompt_ids")->child; id; id = id->next) tokens[n++] = (uint32_t)id->valuedouble;
+    for (const cJSON *id = json_get(text, "greedy_ids")->child; id; id = id->next) {
         tokens[n] = feed(l, tokens, fed, n, logits);
         if (tokens[n] != (uint32_t)id->valuedouble) fail_msg("token %u is %u, recorded %d", drawn, tokens[n], id->valueint);
         char name[16];
@@ -117,9 +115,8 @@ static void a_trained_model_tells_its_recorded_stories(void **state) {
         if (checkpoint_open(&c, path, &err) != OK) fail_msg("%s", err.text);
         device_config config = config_for(isa);
         config.map_weights = mapped;
-        loaded      *l = load(c, config);
-        const cJSON *story;
-        cJSON_ArrayForEach(story, recording) follow_recording(l, story);
+        loaded *l = load(c, config);
+        for (const cJSON *story = recording->child; story; story = story->next) follow_recording(l, story);
         unload(l);
     }
     cJSON_Delete(recording);

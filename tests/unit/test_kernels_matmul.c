@@ -123,9 +123,10 @@ static void gate_and_up_are_combined_and_scaled_per_row(void **state) {
             for (uint32_t i = 0; i < ROWS; i++)
                 for (uint32_t n = 0; n < N; n++) {
                     const char *row = (const char *)a + (size_t)i * K * dtype_bytes(act);
-                    double      m, at = n / GATE_UP_COLS * PANEL_COLS + n % GATE_UP_COLS;
-                    double      gate = dot(&t, 0, n, row, &m) + (double)bias[(size_t)at];
-                    double      up = dot(&t, 1, n, row, &m) + (double)bias[(size_t)at + GATE_UP_COLS];
+                    uint32_t    at = n / GATE_UP_COLS * PANEL_COLS + n % GATE_UP_COLS;
+                    double      m;
+                    double      gate = dot(&t, 0, n, row, &m) + (double)bias[at];
+                    double      up = dot(&t, 1, n, row, &m) + (double)bias[at + GATE_UP_COLS];
                     double      expected = silu(gate) * up * (double)scale[i];
                     assert_near((double)load_as(act, out, (size_t)i * N + n), expected,
                                 (act == DTYPE_BF16 ? 0.005 : 1e-5) * fabs(expected) + 1e-4);

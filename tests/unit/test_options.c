@@ -57,7 +57,7 @@ static int read_line(fixture *f, const char *line) {
     const char *rest[2];
     size_t      rest_count;
     snprintf(copy, sizeof copy, "%s", line);
-    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) argv[argc++] = word;
+    for (char *at, *word = strtok_r(copy, " ", &at); word; word = strtok_r(NULL, " ", &at)) argv[argc++] = word;
     return options_read_args(f->o, argc, argv, rest, 2, &rest_count, &f->err);
 }
 

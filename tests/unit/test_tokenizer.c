@@ -309,6 +309,27 @@ static void streamed_text_is_always_valid_and_equals_the_whole(void **state) {
     }
 }
 
+static void a_continuation_keeps_the_space_it_begins_with(void **state) {
+    (void)state;
+    tokenizer  *t = fixture_tokenizer("tiny-sp", NULL);
+    token_ids   ids = {0};
+    error       err;
+    detokenizer d;
+    buf         out;
+    assert_int_equal(tokenizer_encode(t, "ab", 2, 0, &ids, &err), OK); /* a space is put in front of a text */
+    for (int goes_on = 0; goes_on < 2; goes_on++) {
+        buf_init(&out, 64);
+        detokenizer_init(&d, t, false);
+        if (goes_on) detokenizer_continue(&d);
+        for (size_t i = 0; i < ids.count; i++) detokenizer_feed(&d, ids.ids[i], &out);
+        detokenizer_finish(&d, &out);
+        assert_string_equal(out.data, goes_on ? " ab" : "ab");
+        buf_free(&out);
+    }
+    token_ids_free(&ids);
+    tokenizer_close(t);
+}
+
 static void an_unfinished_sequence_waits_and_becomes_one_replacement_character(void **state) {
     (void)state;
     tokenizer  *t = fixture_tokenizer("tiny-bytes", NULL);
@@ -473,6 +494,58 @@ static void what_is_not_supported_or_wrong_is_refused_by_name(void **state) {
     check_refused("tiny-bytes", NULL, "{", "tokenizer_config.json: ");
 }
 
+/* Files that are not JSON, above all in the two members that are read without a tree. */
+static const struct {
+    const char *text, *sentence;
+} malformed[] = {
+    {"", "the JSON is malformed at offset 0"},
+    {"[]", "the JSON is malformed at offset 0"},
+    {"{} x", "text after the JSON value at offset 3"},
+    {"{\"version\":tru,\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", "malformed near offset"},
+    {"{\"model\":{\"vocab\":{\"a\":0,},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "a string is missing"},
+    {"{\"model\":{\"vocab\":{\"a\" 0},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "':' is missing"},
+    {"{\"model\":{\"vocab\":{\"a\":0 \"b\":1},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "',' is missing"},
+    {"{\"model\":{\"vocab\":{\"\\ud800\":0},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "not a Unicode escape"},
+    {"{\"model\":{\"vocab\":{\"\\u12g4\":0},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "not a Unicode escape"},
+    {"{\"model\":{\"vocab\":{\"\\x\":0},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "not an escape"},
+    {"{\"model\":{\"vocab\":{\"a\nb\":0},\"merges\":[]},\"decoder\":{\"type\":\"Fuse\"}}", "a string does not end"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"a\",\"a\"]]},\"decoder\":{\"type\":\"Fuse\"}}",
+     "merge 0 must be"},
+    {"{\"model\":{\"vocab\":}}", "a value is missing"},
+    {"{\"model\":{\"vocab\":{\"\xFF\":0}}}", "not valid UTF-8"},
+};
+
+static void files_that_are_not_json_are_refused(void **state) {
+    (void)state;
+    char       deep[200];
+    tokenizer *t;
+    error      err;
+    for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
+        if (fixture_open_texts(&t, malformed[i].text, strlen(malformed[i].text), NULL, &err) != ERR_INVALID || t)
+            fail_msg("%s was accepted", malformed[i].text);
+        if (!strstr(err.text, malformed[i].sentence)) fail_msg("%s: the sentence is: %s", malformed[i].text, err.text);
+    }
+    memcpy(deep, "{\"a\":", 5), memset(deep + 5, '[', sizeof deep - 5);
+    assert_int_equal(fixture_open_texts(&t, deep, sizeof deep, NULL, &err), ERR_INVALID);
+    assert_non_null(strstr(err.text, "nests too deeply"));
+}
+
+static void escapes_in_the_vocabulary_are_read(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"merges\":[\"\\u0061 \\\"\"],\"vocab\":{\"\\u0061\":0,"
+        "\"\\\"\":1,\"a\\\"\":2,\"\\uD83D\\ude00\":3,\"\\u0000\":4,\"\\\\\\/\\b\\f\\n\\r\\t\":5}}}";
+    tokenizer *t = NULL;
+    error      err = {0};
+    if (fixture_open_texts(&t, text, sizeof text - 1, NULL, &err) != OK) fail_msg("%s", err.text);
+    token_ids ids = fixture_encode(t, "a\"\xF0\x9F\x98\x80\0", 7, 0);
+    assert_int_equal(ids.count, 3);
+    assert_memory_equal(ids.ids, ((uint32_t[]){2, 3, 4}), 12);
+    assert_int_equal(tokenizer_id_of(t, "\\/\b\f\n\r\t"), 5);
+    token_ids_free(&ids);
+    tokenizer_close(t);
+}
+
 static void truncated_files_are_refused(void **state) {
     (void)state;
     buf text;
@@ -542,12 +615,15 @@ int main(void) {
         cmocka_unit_test(special_tokens_are_known_by_text_and_by_id),
         cmocka_unit_test(a_token_gives_the_raw_bytes_it_stands_for),
         cmocka_unit_test(streamed_text_is_always_valid_and_equals_the_whole),
+        cmocka_unit_test(a_continuation_keeps_the_space_it_begins_with),
         cmocka_unit_test(an_unfinished_sequence_waits_and_becomes_one_replacement_character),
         cmocka_unit_test(good_characters_survive_in_a_malformed_run_of_byte_tokens),
         cmocka_unit_test(an_id_out_of_range_is_refused),
         cmocka_unit_test(the_configuration_decides_about_tokens_around_a_text),
         cmocka_unit_test(the_configuration_may_list_further_added_tokens),
         cmocka_unit_test(what_is_not_supported_or_wrong_is_refused_by_name),
+        cmocka_unit_test(files_that_are_not_json_are_refused),
+        cmocka_unit_test(escapes_in_the_vocabulary_are_read),
         cmocka_unit_test(truncated_files_are_refused),
         cmocka_unit_test(a_folder_without_a_tokenizer_is_named),
         cmocka_unit_test(one_tokenizer_serves_many_threads),
