@@ -29,19 +29,24 @@ SOURCES = $(foreach d,$(FOLDERS),$(wildcard $d/*.c))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
+# penstock-bench is made of these; the other files in bench/ are programs of their own.
+BENCH_TOOL = answer ask_server client cmd_replay lines penstock_bench plot progress prompt record replay report report_html scrape \
+             sse stats trace trace_csv trace_json
+BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)
+
 # Each test, fuzz target and bench is a program of one file that links the whole library.
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
 THREADED   = $(filter $(addprefix %/test_,engine service device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c),$(wildcard bench/*.c)))
+BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
 TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
 
 MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-all: $(BUILD)/penstock ## build build/penstock
+all: $(BUILD)/penstock $(BUILD)/penstock-bench ## build build/penstock and build/penstock-bench
 
 serve: packages ## install what is missing, build, start the daemon on 127.0.0.1:8080 (ARGS="--port 9000 ...")
-	$(MAKE_ALL) all
+	$(MAKE_ALL) $(BUILD)/penstock
 	@exec $(BUILD)/penstock serve --model models/embedded $(ARGS)
 
 check: packages ## install what is missing, build, run every test
@@ -75,8 +80,8 @@ format: ## format every C file as .clang-format says
 docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
 	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
 
-install: $(BUILD)/penstock ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
-	install -D $(BUILD)/penstock $(DESTDIR)$(PREFIX)/bin/penstock
+install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench
 	install -d $(DESTDIR)$(PREFIX)/share/penstock/models/embedded $(DESTDIR)$(PREFIX)/share/doc/penstock
 	install -m 644 $(wildcard models/embedded/*.*) $(DESTDIR)$(PREFIX)/share/penstock/models/embedded
 	install -m 644 README.md LICENSE $(wildcard docs/*.*) $(DESTDIR)$(PREFIX)/share/doc/penstock
@@ -101,14 +106,19 @@ say = $(if $(V),,@echo "  $(1) $@";)
 $(BUILD)/penstock: $(BUILD)/server/main.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 
+$(BUILD)/penstock-bench: $(BUILD)/bench/penstock_bench.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+
 $(BUILD)/libpenstock.a: $(LIBRARY)
+$(BUILD)/libbench.a: $(filter-out %/penstock_bench.o,$(BENCH_OBJECTS))
+$(BUILD)/%.a:
 	@rm -f $@
 	$(call say,pack) ar rcs $@ $^
 
 $(BUILD)/%_avx512.o: CFLAGS += $(ISA_avx512)
 $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
 # Strict: without it llhttp accepts a space before a header's colon, and any two bytes where a chunk's CRLF belongs.
-$(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
+$(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/bench/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
 $(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/server/page.o: server/page/index.html
 $(BUILD)/%.o: %.c Makefile
@@ -119,13 +129,13 @@ $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c Makefile
 	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
-$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libpenstock.a
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libpenstock.a
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
 .PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs threaded fuzzers clean help
 .SECONDARY:
--include $(OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
+-include $(OBJECTS:.o=.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
