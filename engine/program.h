@@ -12,8 +12,8 @@
 typedef enum {
     OP_EMBED,        /* token -> X */
     OP_ATTN_NORM,    /* X -> H */
-    OP_QKV,          /* H -> Q, K, V (bias, clip) */
-    OP_ROPE_KV,      /* Q, K, V -> Q in place; K and V into the pages (QK norm, rotary embedding) */
+    OP_QKV,          /* H -> Q, K, V (bias) */
+    OP_ROPE_KV,      /* Q, K, V -> Q in place; K and V into the pages (QK norm, clip, rotary embedding) */
     OP_ATTENTION,    /* Q, pages -> A */
     OP_ATTN_OUT,     /* A, X -> X */
     OP_FFN_NORM,     /* X -> H */
