@@ -71,13 +71,16 @@ static void say_ready(void *context, const char *url, const char *model_name) {
     const settings *s = context;
     bool            has_text = strncmp(s->engine.model, "random:", 7) != 0; /* else token ids are all it knows */
     buf             name, quoted;
+    bool            by_path = strncmp(url, "unix:", 5) == 0;
     buf_init(&name, 8192), buf_init(&quoted, 8192);
     json_quote(&name, model_name, strlen(model_name));
     append_for_shell(name.data, &quoted);
-    printf("Penstock serves %s at %s\nTry:\n  curl -s %s%s -H 'Content-Type: application/json' -d '{\"model\": %s, %s}'\n",
-           name.data, url, url, has_text ? "/v1/chat/completions" : "/v1/completions", quoted.data,
-           has_text ? "\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]"
-                    : "\"prompt\": [1, 2, 3], \"max_tokens\": 8");
+    printf(
+        "Penstock serves %s at %s\nTry:\n  curl -s %s%s%s%s -H 'Content-Type: application/json' -d '{\"model\": %s, %s}'\n",
+        name.data, url, by_path ? "--unix-socket " : "", by_path ? url + 5 : url, by_path ? " http://localhost" : "",
+        has_text ? "/v1/chat/completions" : "/v1/completions", quoted.data,
+        has_text ? "\"messages\": [{\"role\": \"user\", \"content\": \"Who are you?\"}]"
+                 : "\"prompt\": [1, 2, 3], \"max_tokens\": 8");
     fflush(stdout);
     buf_free(&name), buf_free(&quoted);
 }

@@ -269,14 +269,27 @@ void http_answer(http_conn *c, const http_reply *r) {
     finish(c);
 }
 
-void http_refuse(http_conn *c, int status, const char *reason) {
-    char body[512];
-    int  n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%c%s.\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
-                      toupper((unsigned char)reason[0]), reason + 1, status < 500 ? "invalid_request_error" : "server_error");
-    c->server->refused++;
+/* In the API's error shape, and the connection's last. `code` without quotes, or NULL. */
+static void refuse(http_conn *c, int status, const char *code, const char *reason) {
+    char        body[512];
+    const char *type = status == 429 ? "rate_limit_error" : status < 500 ? "invalid_request_error" : "server_error";
+    const char *mark = code ? "\"" : "";
+    int n = snprintf(body, sizeof body, "{\"error\":{\"message\":\"%c%s.\",\"type\":\"%s\",\"param\":null,\"code\":%s%s%s}}",
+                     toupper((unsigned char)reason[0]), reason + 1, type, mark, code ? code : "null", mark);
     c->close_after = true;
     c->head_only = false;
-    http_answer(c, &(http_reply){status, "application/json", status == 503 ? "Retry-After: 1\r\n" : NULL, body, (size_t)n});
+    const char *retry = status == 503 || status == 429 ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL;
+    http_answer(c, &(http_reply){status, "application/json", retry, body, (size_t)n});
+}
+
+void http_refuse(http_conn *c, int status, const char *reason) {
+    c->server->refused++;
+    refuse(c, status, NULL, reason);
+}
+
+void http_turn_away(http_conn *c, int status, const char *code, const char *reason) {
+    c->parser.http_minor = 1; /* what it speaks is not known and does not matter */
+    refuse(c, status, code, reason);
 }
 
 void http_stream_begin(http_conn *c, const http_reply *r) {

@@ -41,6 +41,9 @@ typedef struct {
 
 typedef enum { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_BUSY, CONN_STREAM, CONN_LINGER, CONN_CLOSED } conn_state;
 
+/* By which door a connection came in; api.c offers different things at each. */
+typedef enum { ROLE_PUBLIC, ROLE_ADMIN } conn_role;
+
 typedef struct {
     uint32_t at, size; /* in `head` */
 } http_span;
@@ -51,7 +54,7 @@ struct http_conn {
     http_server *server;
     void        *exchange; /* the handler's, while BUSY or STREAM */
     llhttp_t     parser;
-    uint8_t      state;
+    uint8_t      state, role;
     bool         close_after; /* the answer under way is the last */
     bool         eof;         /* the client has closed its side */
     bool         chunked, chunk_open, head_only, complete;
@@ -77,6 +80,8 @@ struct http_conn {
 
 void http_init(http_conn *c, http_server *server);
 void http_free(http_conn *c); /* calls gone for a request under way */
+/* The only answer a new connection gets, whatever it asks; then it is closed. */
+void http_turn_away(http_conn *c, int status, const char *code, const char *reason);
 
 void http_feed(http_conn *c, const char *bytes, size_t n);
 void http_eof(http_conn *c);    /* end of input, or a reset */

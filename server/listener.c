@@ -1,33 +1,68 @@
 #include "server/listener.h"
 
-#include <netdb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "server/peers.h"
+#include "server/socket.h"
 
-enum { READ_BYTES = 64 << 10, BACKLOG = 1024, TICK_MS = 200, KEEPALIVE_S = 60 };
+enum {
+    READ_BYTES = 64 << 10,
+    BACKLOG = 1024,
+    TICK_MS = 200,
+    KEEPALIVE_S = 60,
+    SOCKETS_MAX = 16,
+    ADMIN_MAX = 16,          /* connections of the operator */
+    TURNED_AWAY_MAX = 64,    /* connections that are being told that there are too many; more are closed without a word */
+    DESCRIPTORS_OTHER = 128, /* what the rest of the process may have open */
+};
+
+typedef union {
+    uv_stream_t stream;
+    uv_handle_t handle;
+    uv_tcp_t    tcp;
+    uv_pipe_t   pipe;
+} any_socket;
+
+/* What a connection is counted as. */
+typedef enum { COUNTED_NOT, COUNTED_CLIENT, COUNTED_ADMIN, COUNTED_TURNED_AWAY, COUNTED_KINDS } counted;
 
 typedef struct connection connection;
 struct connection {
     http_conn     http; /* first: a connection is found from its http_conn */
-    uv_tcp_t      tcp;
+    any_socket    socket;
     uv_write_t    write;
     uv_shutdown_t shutdown;
     listener     *owner;
     connection   *previous, *next, *next_touched;
+    uint64_t      peer;    /* socket_peer_key, where it is counted by address; else 0 */
     buf           sending; /* what the socket did not take at once, while the loop sends it */
+    uint8_t       counted;
     bool          closing, shut, touched;
 };
 
+typedef struct {
+    any_socket socket;
+    listener  *owner;
+    conn_role  role;
+    bool       is_path;
+    char      *made_path; /* in the file system by us: removed when it is closed */
+} listening;
+
 struct listener {
     uv_loop_t     *loop;
-    uv_tcp_t       socket;
+    listening      sockets[SOCKETS_MAX];
+    uint32_t       socket_count;
     uv_timer_t     tick;
     http_server   *server;
     connection    *connections, *touched;
+    uint32_t       open[COUNTED_KINDS], descriptors_max; /* descriptors_max: that are left for clients */
+    peers         *peers;
     listener_facts facts;
     bool           stopped;
     char           read_buffer[READ_BYTES];
@@ -52,7 +87,8 @@ static void unlink_connection(connection *c) {
     if (c->previous) c->previous->next = c->next;
     else l->connections = c->next;
     if (c->next) c->next->previous = c->previous;
-    l->facts.connections--;
+    l->open[c->counted]--;
+    if (c->peer) peers_remove(l->peers, c->peer);
     if (!l->connections) uv_timer_stop(&l->tick);
 }
 
@@ -72,7 +108,7 @@ static void close_connection(connection *c) {
             *at = c->next_touched;
             break;
         }
-    uv_close((uv_handle_t *)&c->tcp, on_closed);
+    uv_close(&c->socket.handle, on_closed);
 }
 
 /* ---- writing ---- */
@@ -102,13 +138,13 @@ static void send_later(connection *c, size_t sent) {
     c->http.write_us = c->http.server->now_us;
     c->write.data = c;
     uv_buf_t rest = uv_buf_init(c->sending.data + sent, (unsigned)c->http.in_flight);
-    if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &rest, 1, on_written) < 0) close_connection(c);
+    if (uv_write(&c->write, &c->socket.stream, &rest, 1, on_written) < 0) close_connection(c);
 }
 
 static bool send_now(connection *c) {
     buf     *out = &c->http.out;
     uv_buf_t all = uv_buf_init(out->data, (unsigned)out->size);
-    int      sent = uv_try_write((uv_stream_t *)&c->tcp, &all, 1);
+    int      sent = uv_try_write(&c->socket.stream, &all, 1);
     if (sent < 0 && sent != UV_EAGAIN) return close_connection(c), false;
     if (sent < 0) sent = 0;
     if ((size_t)sent < out->size) return send_later(c, (size_t)sent), false;
@@ -127,7 +163,7 @@ static void flush(connection *c) {
     if (c->http.state != CONN_STREAM) buf_free(&c->http.out), buf_free(&c->sending); /* idle connections hold nothing */
     if (c->http.state == CONN_LINGER && !c->shut) {
         c->shut = true;
-        if (c->http.eof || uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, on_shutdown) < 0) close_connection(c);
+        if (c->http.eof || uv_shutdown(&c->shutdown, &c->socket.stream, on_shutdown) < 0) close_connection(c);
     }
 }
 
@@ -178,106 +214,194 @@ static void on_tick(uv_timer_t *timer) {
 }
 
 /* ---- accepting ---- */
-static const char full_answer[] =
-    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 119\r\n"
-    "Retry-After: 1\r\nConnection: close\r\n\r\n"
-    "{\"error\":{\"message\":\"Too many connections are open.\",\"type\":\"server_error\","
-    "\"param\":null,\"code\":\"too_many_connections\"}}";
-
-static void on_connection(uv_stream_t *socket, int status) {
-    listener *l = socket->data;
-    if (status < 0) return;
+static connection *new_connection(listener *l, const listening *from) {
     connection *c = calloc(1, sizeof *c);
     if (!c) fatal("out of memory for a connection");
     c->owner = l;
-    c->tcp.data = c;
-    set_clock(l);
-    uv_tcp_init(l->loop, &c->tcp);
+    if (from->is_path) uv_pipe_init(l->loop, &c->socket.pipe, 0);
+    else uv_tcp_init(l->loop, &c->socket.tcp);
+    c->socket.handle.data = c;
     http_init(&c->http, l->server);
+    c->http.role = from->role;
     buf_init(&c->sending, c->http.out.limit);
-    bool full = l->facts.connections >= l->server->config->connections_max;
     if (l->connections) l->connections->previous = c;
     c->next = l->connections;
     l->connections = c;
-    l->facts.connections++;
-    if (!uv_is_active((uv_handle_t *)&l->tick)) uv_timer_start(&l->tick, on_tick, TICK_MS, TICK_MS);
-    if (uv_accept(socket, (uv_stream_t *)&c->tcp) < 0) return close_connection(c);
+    l->open[c->counted]++;
+    return c;
+}
+
+static void count_as(connection *c, counted kind) {
+    c->owner->open[c->counted]--;
+    c->counted = kind;
+    c->owner->open[kind]++;
+}
+
+static uint64_t peer_of(const connection *c) {
+    uv_os_fd_t fd;
+    return uv_fileno(&c->socket.handle, &fd) == 0 ? socket_peer_key(fd) : 0;
+}
+
+static bool admit_admin(connection *c) {
+    if (c->owner->open[COUNTED_ADMIN] >= ADMIN_MAX) return false;
+    count_as(c, COUNTED_ADMIN);
+    return true;
+}
+
+/* Too many: what is read of them meanwhile is thrown away, as after any last answer, so that the answer arrives. */
+static bool turn_away(connection *c, int status, const char *reason) {
+    listener *l = c->owner;
+    l->facts.turned_away++;
+    if (l->open[COUNTED_TURNED_AWAY] >= TURNED_AWAY_MAX) return false;
+    count_as(c, COUNTED_TURNED_AWAY);
+    http_turn_away(&c->http, status, "too_many_connections", reason);
+    return true;
+}
+
+static bool admit_client(connection *c) {
+    listener            *l = c->owner;
+    const server_config *limit = l->server->config;
+    uint64_t             peer = limit->connections_per_address && c->socket.handle.type == UV_TCP ? peer_of(c) : 0;
+    uint32_t             most = limit->connections_max < l->descriptors_max ? limit->connections_max : l->descriptors_max;
     l->facts.accepted++;
-    if (full) {
-        uv_buf_t answer = uv_buf_init((char *)(uintptr_t)full_answer, sizeof full_answer - 1);
-        uv_try_write((uv_stream_t *)&c->tcp, &answer, 1);
-        l->facts.turned_away++;
-        return close_connection(c);
+    if (l->open[COUNTED_CLIENT] >= most) return turn_away(c, 503, "too many connections are open");
+    if (peer && peers_count(l->peers, peer) >= limit->connections_per_address) {
+        l->facts.turned_away_by_address++;
+        return turn_away(c, 429, "too many connections from this address are open");
     }
-    uv_tcp_nodelay(&c->tcp, 1);
-    uv_tcp_keepalive(&c->tcp, 1, KEEPALIVE_S); /* a peer that lost its power says no goodbye */
-    uv_read_start((uv_stream_t *)&c->tcp, on_buffer, on_read);
+    count_as(c, COUNTED_CLIENT);
+    c->peer = peer;
+    if (peer) peers_add(l->peers, peer);
+    return true;
 }
 
-static int resolve(const char *host, uint32_t port, struct sockaddr_storage *out, error *err) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
-    char            service[16];
-    snprintf(service, sizeof service, "%u", port);
-    int code = getaddrinfo(host, service, &hints, &found);
-    if (code != 0) return error_set(err, ERR_NOT_FOUND, "the address '%s' cannot be used: %s", host, gai_strerror(code));
-    memcpy(out, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-    return OK;
+static void on_connection(uv_stream_t *socket, int status) {
+    listening *from = socket->data;
+    listener  *l = from->owner;
+    if (status < 0) return;
+    set_clock(l);
+    connection *c = new_connection(l, from);
+    if (!uv_is_active((uv_handle_t *)&l->tick)) uv_timer_start(&l->tick, on_tick, TICK_MS, TICK_MS);
+    if (uv_accept(socket, &c->socket.stream) < 0) return close_connection(c);
+    if (!(from->role == ROLE_ADMIN ? admit_admin(c) : admit_client(c))) return close_connection(c);
+    if (!from->is_path) {
+        uv_tcp_nodelay(&c->socket.tcp, 1);
+        uv_tcp_keepalive(&c->socket.tcp, 1, KEEPALIVE_S); /* a peer that lost its power says no goodbye */
+    }
+    uv_read_start(&c->socket.stream, on_buffer, on_read);
+    flush(c);
 }
 
-static uint32_t bound_port(const uv_tcp_t *socket) {
-    struct sockaddr_storage address = {0};
-    int                     size = sizeof address;
-    char                    port[16] = "0";
-    uv_tcp_getsockname(socket, (struct sockaddr *)&address, &size);
-    getnameinfo((struct sockaddr *)&address, (socklen_t)size, NULL, 0, port, sizeof port, NI_NUMERICSERV | NI_NUMERICHOST);
-    return (uint32_t)atoi(port);
+/* ---- sockets to listen on ---- */
+/* As many descriptors as the connections need, if the system lets us. */
+static uint32_t raise_descriptors(uint32_t connections) {
+    struct rlimit limit;
+    rlim_t        want = (rlim_t)connections + ADMIN_MAX + TURNED_AWAY_MAX + DESCRIPTORS_OTHER;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return connections;
+    if (limit.rlim_cur < want) {
+        limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= want) return UINT32_MAX;
+    rlim_t   others = want - connections;
+    uint32_t left = limit.rlim_cur > others ? (uint32_t)(limit.rlim_cur - others) : 1;
+    log_warn("server", "only %llu descriptors may be open: %u connections in place of %u (raise LimitNOFILE or ulimit -n)",
+             (unsigned long long)limit.rlim_cur, left, connections);
+    return left;
 }
 
-int listener_open(listener **out, uv_loop_t *loop, http_server *server, error *err) {
-    const server_config    *config = server->config;
-    struct sockaddr_storage address;
-    int                     code = resolve(config->host, config->port, &address, err);
-    if (code != OK) return code;
+listener *listener_new(uv_loop_t *loop, http_server *server) {
     listener *l = calloc(1, sizeof *l);
     if (!l) fatal("out of memory for the listener");
     l->loop = loop, l->server = server;
-    uv_tcp_init(loop, &l->socket);
+    l->peers = peers_new();
+    l->descriptors_max = raise_descriptors(server->config->connections_max);
     uv_timer_init(loop, &l->tick);
-    l->socket.data = l, l->tick.data = l;
-    if ((code = uv_tcp_bind(&l->socket, (struct sockaddr *)&address, 0)) == 0)
-        code = uv_listen((uv_stream_t *)&l->socket, BACKLOG, on_connection);
-    *out = l;
-    if (code == 0) {
-        set_clock(l);
-        l->facts.port = bound_port(&l->socket);
-        return OK;
+    l->tick.data = l;
+    set_clock(l);
+    return l;
+}
+
+int listener_adopt(listener *l, conn_role role, int fd, error *err) {
+    bool is_path;
+    int  code = socket_inspect(fd, &is_path, err);
+    if (code != OK) return code;
+    if (l->socket_count == SOCKETS_MAX)
+        return error_set(err, ERR_TOO_LARGE, "at most %d sockets can be listened on", SOCKETS_MAX);
+    listening *s = &l->sockets[l->socket_count++];
+    *s = (listening){.owner = l, .role = role, .is_path = is_path};
+    if (is_path) uv_pipe_init(l->loop, &s->socket.pipe, 0);
+    else uv_tcp_init(l->loop, &s->socket.tcp);
+    s->socket.handle.data = s;
+    int failed = is_path ? uv_pipe_open(&s->socket.pipe, fd) : uv_tcp_open(&s->socket.tcp, fd);
+    if (failed == 0) failed = uv_listen(&s->socket.stream, BACKLOG, on_connection);
+    if (failed == 0) return OK;
+    char url[256];
+    socket_url(fd, url, sizeof url);
+    return error_set(err, ERR_IO, "cannot listen on %s: %s", url, uv_strerror(failed));
+}
+
+int listener_bind(listener *l, conn_role role, const char *host, uint32_t port, error *err) {
+    int fd, code = socket_bind(&fd, host, port, role == ROLE_ADMIN ? 0600 : 0666, err);
+    if (code != OK) return code;
+    if ((code = listener_adopt(l, role, fd, err)) != OK) return code;
+    listening *s = &l->sockets[l->socket_count - 1];
+    if (s->is_path) s->made_path = strdup(host + strlen("unix:"));
+    return OK;
+}
+
+/* ---- what it is, and its end ---- */
+void listener_url(const listener *l, char *out, size_t size) {
+    uv_os_fd_t fd;
+    out[0] = 0;
+    for (uint32_t i = 0; i < l->socket_count && !out[0]; i++)
+        if (l->sockets[i].role == ROLE_PUBLIC && uv_fileno(&l->sockets[i].socket.handle, &fd) == 0)
+            socket_url(fd, out, size);
+}
+
+bool listener_is_local(const listener *l) {
+    uv_os_fd_t fd;
+    for (uint32_t i = 0; i < l->socket_count; i++)
+        if (uv_fileno(&l->sockets[i].socket.handle, &fd) == 0 && !socket_is_local(fd)) return false;
+    return true;
+}
+
+static void close_sockets(listener *l, conn_role role) {
+    for (uint32_t i = 0; i < l->socket_count; i++) {
+        listening *s = &l->sockets[i];
+        if (s->role != role || uv_is_closing(&s->socket.handle)) continue;
+        if (s->made_path) unlink(s->made_path), free(s->made_path);
+        uv_close(&s->socket.handle, NULL);
     }
-    listener_close(l);
-    uv_run(loop, UV_RUN_NOWAIT);
-    listener_free(l);
-    *out = NULL;
-    return error_set(err, ERR_IO, "cannot listen on %s port %u: %s; choose another with --host or --port", config->host,
-                     config->port, uv_strerror(code));
 }
 
 void listener_stop(listener *l) {
     if (l->stopped) return;
     l->stopped = true;
     l->server->draining = true;
-    uv_close((uv_handle_t *)&l->socket, NULL);
+    close_sockets(l, ROLE_PUBLIC);
     for (connection *c = l->connections, *next; c; c = next) {
         next = c->next;
-        if (c->http.state == CONN_IDLE && c->http.out.size + c->http.in_flight == 0) close_connection(c);
+        if (c->http.role == ROLE_PUBLIC && c->http.state == CONN_IDLE && c->http.out.size + c->http.in_flight == 0)
+            close_connection(c);
     }
 }
 
 void listener_close(listener *l) {
     listener_stop(l);
+    close_sockets(l, ROLE_ADMIN);
     while (l->connections) close_connection(l->connections);
     if (!uv_is_closing((uv_handle_t *)&l->tick)) uv_close((uv_handle_t *)&l->tick, NULL);
 }
 
-void listener_free(listener *l) { free(l); }
+void listener_free(listener *l) {
+    peers_free(l->peers);
+    free(l);
+}
 
-listener_facts listener_read_facts(const listener *l) { return l->facts; }
+listener_facts listener_read_facts(const listener *l) {
+    listener_facts facts = l->facts;
+    facts.connections = l->open[COUNTED_CLIENT];
+    return facts;
+}

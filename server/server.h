@@ -11,12 +11,13 @@
 #include "engine/engine.h"
 
 typedef struct {
-    const char *host;          /* literal address to bind: "127.0.0.1", "0.0.0.0", "::1" */
+    const char *host;          /* to bind: "127.0.0.1", "0.0.0.0", "::1", or unix:PATH */
     uint32_t    port;          /* 0: any free one; the ready line names it */
     const char *model_name;    /* the `model` that clients ask for; NULL: the last part of the model's path */
     const char *chat_template; /* a template file; NULL: the model folder's own */
 
-    uint32_t connections_max;         /* open at once; one more is closed at once */
+    uint32_t connections_max;         /* open at once; one more is told so and closed */
+    uint32_t connections_per_address; /* of them, from one IPv4 address or IPv6 /64; 0: no bound of its own */
     uint32_t requests_per_connection; /* then the connection is closed after its answer */
     uint32_t request_line_max_bytes;  /* method, path and version: 414 beyond */
     uint32_t headers_max_bytes;       /* all header lines together: 431 beyond */

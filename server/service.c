@@ -95,10 +95,8 @@ static void load(uv_work_t *work) {
 }
 
 static void say_ready(const service *sv) {
-    char url[128];
-    bool v6 = strchr(sv->config->host, ':') != NULL;
-    snprintf(url, sizeof url, "http://%s%s%s:%u", v6 ? "[" : "", sv->config->host, v6 ? "]" : "",
-             listener_read_facts(sv->listener).port);
+    char url[256];
+    listener_url(sv->listener, url, sizeof url);
     log_info("server", "ready: %s on %s at %s", sv->model_name, engine_device_name(sv->engine), url);
     if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
 }
@@ -189,7 +187,8 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     open_handles(sv);
     name_model(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
-    if (listener_open(&sv->listener, &sv->loop, &sv->http, &sv->failure) == OK) {
+    sv->listener = listener_new(&sv->loop, &sv->http);
+    if (listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
         uv_queue_work(&sv->loop, &sv->load, load, loaded);
         uv_run(&sv->loop, UV_RUN_DEFAULT);
     }

@@ -6,6 +6,7 @@ static const server_config test_server_config = {
     .host = "127.0.0.1",
     .port = 0,
     .connections_max = 1024,
+    .connections_per_address = 1024,
     .requests_per_connection = 1000000,
     .request_line_max_bytes = 8 << 10,
     .headers_max_bytes = 32 << 10,

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,22 +23,25 @@ START_SECONDS_MAX = 60
 class Daemon:
     """A running `penstock serve`: .url .port .model .log (standard error so far) .process"""
 
-    def __init__(self, arguments, folder):
+    def __init__(self, arguments, folder, descriptors=None):
+        def limit_descriptors():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
         self.stdout_path, self.log_path = folder / "stdout", folder / "stderr"
         with open(self.stdout_path, "wb") as out, open(self.log_path, "wb") as err:
             self.process = subprocess.Popen([BINARY, "serve", *map(str, arguments)], cwd=ROOT, stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=err)
+                                            stdout=out, stderr=err, preexec_fn=descriptors and limit_descriptors)
         try:
             self.model, self.url = self._wait_until_ready()
         except BaseException:
             self.process.kill()
             raise
-        self.port = int(self.url.rsplit(":", 1)[1])
+        self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else None
 
     def _wait_until_ready(self):
         end = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < end:
-            ready = re.search(r'^Penstock serves (".*") at (http://\S+)$', self.stdout_path.read_text(), re.M)
+            ready = re.search(r'^Penstock serves (".*") at (\S+)$', self.stdout_path.read_text(), re.M)
             if ready:
                 return json.loads(ready[1]), ready[2]
             assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log}"
@@ -93,10 +97,10 @@ def start_daemon():
     """Starts one more daemon: start_daemon("--running-max", 2, model="random:llama-160m"). Stopped after the last test."""
     daemons, folder = [], pathlib.Path(tempfile.mkdtemp(prefix="penstock-e2e-"))
 
-    def start(*flags, model=ROOT / "models/embedded"):
+    def start(*flags, model=ROOT / "models/embedded", descriptors=None):
         home = folder / str(len(daemons))
         home.mkdir()
-        daemon = Daemon(["--model", model, "--port", 0, *flags], home)
+        daemon = Daemon(["--model", model, "--port", 0, *flags], home, descriptors)
         daemons.append(daemon)
         return daemon
 
