@@ -30,37 +30,26 @@ static void answer_fault(service *sv, http_conn *c, const fault *f, const char *
     buf_free(&json);
 }
 
-typedef struct {
-    bool        live, ready;
-    const char *status;
-} health;
-
-static health read_health(service *sv, engine_snapshot *s) {
-    *s = (engine_snapshot){0};
-    if (sv->phase == PHASE_LOADING) return (health){true, false, "loading"};
-    engine_read_snapshot(sv->engine, s);
-    if (s->failed[0]) return (health){false, false, "failed"};
-    if (sv->stalled) return (health){false, false, "stalled"};
-    if (sv->phase == PHASE_DRAINING) return (health){true, false, "draining"};
-    return (health){true, true, s->pass_started_us ? "busy" : "idle"};
-}
-
-static void answer_health(service *sv, http_conn *c, bool want_ready) {
-    engine_snapshot s;
-    health          h = read_health(sv, &s);
-    buf             json;
+static void answer_health(service *sv, http_conn *c, size_t offset) {
+    engine_snapshot   s;
+    const health_row *h = &health_rows[service_health(sv, &s)];
+    const bool        good = *(const bool *)((const char *)h + offset);
+    buf               json;
     buf_init(&json, 4096);
-    buf_printf(&json, "{\"status\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_pages_free\":%u,\"kv_pages\":%u", h.status,
-               s.scheduler.running, s.scheduler.waiting, s.scheduler.pages_free + s.scheduler.pages_cached,
-               s.scheduler.pages_total);
+    buf_printf(&json,
+               "{\"status\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_pages_free\":%u,\"kv_pages\":%u,"
+               "\"passes\":%llu,\"operators\":%llu",
+               h->name, s.scheduler.running, s.scheduler.waiting, s.scheduler.pages_free + s.scheduler.pages_cached,
+               s.scheduler.pages_total, (unsigned long long)s.passes_done, (unsigned long long)s.operators_done);
     if (s.failed[0]) buf_str(&json, ",\"failure\":"), json_quote(&json, s.failed, strlen(s.failed));
     buf_str(&json, "}");
-    answer_json(sv, c, (want_ready ? h.ready : h.live) ? 200 : 503, &json);
+    answer_json(sv, c, good ? 200 : 503, &json);
     buf_free(&json);
 }
 
-static void get_live(service *sv, http_conn *c) { answer_health(sv, c, false); }
-static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, true); }
+static void get_live(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, live)); }
+static void get_health(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, healthy)); }
+static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, ready)); }
 
 static void get_metrics(service *sv, http_conn *c) {
     engine_snapshot s = {0};
@@ -166,7 +155,7 @@ static const struct {
     {"/detokenize", NULL, &detokenize_exchange},
     {"/v1/models", get_models, NULL},
     {"/v1/models/", get_model, NULL},
-    {"/health", get_live, NULL},
+    {"/health", get_health, NULL},
     {"/live", get_live, NULL},
     {"/ready", get_ready, NULL},
     {"/metrics", get_metrics, NULL},

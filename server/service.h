@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "models/chat.h"
 #include "server/fault.h"
+#include "server/health.h"
 #include "server/http.h"
 #include "server/listener.h"
 #include "server/metrics.h"
@@ -30,7 +31,7 @@ typedef struct {
     uint64_t serial;
 } request_table;
 
-typedef struct service {
+struct service {
     const server_config *config;
     engine_config       *engine_settings;
     uv_loop_t            loop;
@@ -56,11 +57,12 @@ typedef struct service {
     metrics       metrics;
     request_table requests;
     uint64_t      exchange_serial, id_salt;
-    uint64_t      drain_until_us, progress_mark, progress_us; /* health: when progress was last seen */
-    uint32_t      working;                                    /* exchanges that a worker has */
-    buf           scratch;                                    /* text of one token, while it is written */
-    bool          stalled, unknown_logged;
-} service;
+    uint64_t      drain_until_us;
+    uint32_t      working;  /* exchanges that a worker has */
+    buf           scratch;  /* text of one token, while it is written */
+    progress_watch progress;
+    bool          stuck, unknown_logged; /* stuck: as last logged */
+};
 
 /* ---- exchanges ---- */
 typedef struct {
