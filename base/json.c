@@ -5,73 +5,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_scan.h"
 #include "base/utf8.h"
-
-/* One pass over the text outside and inside strings: depth, NUL escapes, raw NUL bytes. cJSON checks the grammar. */
-static int prescan(const char *text, size_t n, unsigned depth_max, error *err) {
-    unsigned depth = 0;
-    bool     in_string = false;
-    for (size_t i = 0; i < n; i++) {
-        char c = text[i];
-        if (c == 0) return error_set(err, ERR_INVALID, "the JSON holds a NUL byte at offset %zu", i);
-        if (in_string) {
-            if ((unsigned char)c < 0x20)
-                return error_set(err, ERR_INVALID, "the JSON holds an unescaped control character in a string at offset %zu",
-                                 i);
-            if (c == '\\') {
-                if (n - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
-                    return error_set(err, ERR_INVALID, "the JSON holds \\u0000 at offset %zu; text with NUL is not accepted",
-                                     i);
-                i++;
-            } else if (c == '"') in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > depth_max)
-                return error_set(err, ERR_INVALID, "the JSON nests deeper than %u levels at offset %zu", depth_max, i);
-        } else if ((c == '}' || c == ']') && depth) {
-            depth--;
-        }
-    }
-    return OK;
-}
 
 /* cJSON keeps a number as a double and forgets how it was written. What the double cannot say is noted in the item: a bit
  * of its type (cJSON looks at the low eight and keeps the rest), and the digits of an integer beyond 2^53. */
-enum { WRITTEN_AS_REAL = 1 << 16, DIGITS_EXACT = 15 };
-
-static size_t number_size(const char *text, size_t n) {
-    size_t i = 0;
-    while (i < n && strchr("0123456789+-.eE", text[i]) && text[i]) i++;
-    return i;
-}
+enum { WRITTEN_AS_REAL = 1 << 16 };
 
 static void note_number(cJSON *item, const char *number, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (strchr(".eE", number[i])) {
-            item->type |= WRITTEN_AS_REAL;
-            return;
-        }
-    if (n <= DIGITS_EXACT) return;
+    if (memchr(number, '.', n) || memchr(number, 'e', n) || memchr(number, 'E', n)) {
+        item->type |= WRITTEN_AS_REAL;
+        return;
+    }
     item->valuestring = cJSON_malloc(n + 1);
     if (!item->valuestring) fatal("out of memory parsing JSON");
     memcpy(item->valuestring, number, n);
     item->valuestring[n] = 0;
 }
 
-/* Numbers stand in the text in the order of the tree. Returns where the text goes on. */
-static const char *note_numbers(cJSON *item, const char *at, const char *end) {
-    if (cJSON_IsNumber(item)) {
-        for (bool in_string = false; at < end && (in_string || (*at != '-' && (*at < '0' || *at > '9'))); at++) {
-            if (*at == '\\' && in_string) at++;
-            else if (*at == '"') in_string = !in_string;
-        }
-        size_t n = at < end ? number_size(at, (size_t)(end - at)) : 0;
-        note_number(item, at, n);
-        at += n;
+typedef struct {
+    const char        *text;
+    const json_number *next, *end;
+    uint32_t           ordinal;
+} numbering;
+
+/* Numbers stand in the text in the order of the tree. */
+static void note_numbers(cJSON *item, numbering *at) {
+    if (cJSON_IsNumber(item) && at->ordinal++ == at->next->ordinal) {
+        note_number(item, at->text + at->next->at, at->next->size);
+        at->next++;
     }
-    for (cJSON *child = item->child; child; child = child->next) at = note_numbers(child, at, end);
-    return at;
+    for (cJSON *child = item->child; child && at->next < at->end; child = child->next) note_numbers(child, at);
 }
 
 bool json_whole_number(const cJSON *item, int64_t *out) {
@@ -87,12 +51,7 @@ bool json_whole_number(const cJSON *item, int64_t *out) {
     return true;
 }
 
-cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
-    if (!utf8_valid(text, n)) {
-        error_set(err, ERR_INVALID, "the JSON is not valid UTF-8");
-        return NULL;
-    }
-    if (prescan(text, n, depth_max, err) != OK) return NULL;
+static cJSON *parse(const char *text, size_t n, error *err) {
     const char *end = NULL;
     cJSON      *value = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (!value) {
@@ -105,7 +64,15 @@ cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
             cJSON_Delete(value);
             return NULL;
         }
-    note_numbers(value, text, text + n);
+    return value;
+}
+
+cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
+    json_scan scan;
+    cJSON    *value = json_scan_text(&scan, text, n, depth_max, err) == OK ? parse(text, n, err) : NULL;
+    if (value && scan.number_count)
+        note_numbers(value, &(numbering){.text = text, .next = scan.numbers, .end = scan.numbers + scan.number_count});
+    free(scan.numbers);
     return value;
 }
 

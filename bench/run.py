@@ -11,7 +11,7 @@ import re
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TOOLS = {"clients", "http_server", "sse_server"}  # programs that other benches use
+TOOLS = {"bare_loop", "clients", "http_load", "http_server", "sse_server"}  # programs that other benches use
 
 
 def first(pattern, text, default="?"):
