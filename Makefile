@@ -15,7 +15,7 @@ FLAGS_fuzz    = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize
 
 CFLAGS  += -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith -Werror \
            -ffp-contract=off -fno-math-errno -pthread $(FLAGS_$(MODE)) -I. -MMD -MP
-LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lm -ldl
+LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lsodium -lm -ldl
 LLHTTP   = /usr/share/llhttp
 LLHTTP_H = /usr/share/include/llhttp
 

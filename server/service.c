@@ -193,8 +193,14 @@ static void finish(service *sv) {
     if (sv->chat) chat_format_close(sv->chat);
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
+    keys_free(sv->keys);
     buf_free(&sv->scratch);
     uv_loop_close(&sv->loop);
+}
+
+static int read_keys(service *sv) {
+    keys_init();
+    return sv->config->api_keys ? keys_read_file(&sv->keys, sv->config->api_keys, &sv->failure) : OK;
 }
 
 int server_run(const server_config *c, engine_config *ec, error *err) {
@@ -212,7 +218,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     name_model(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
     sv->listener = listener_new(&sv->loop, &sv->http);
-    if (listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
+    if (read_keys(sv) == OK && listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
         uv_queue_work(&sv->loop, &sv->load, load, loaded);
         uv_run(&sv->loop, UV_RUN_DEFAULT);
     }
