@@ -15,7 +15,7 @@ FLAGS_fuzz    = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize
 
 CFLAGS  += -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith -Werror \
            -ffp-contract=off -fno-math-errno -pthread $(FLAGS_$(MODE)) -I. -MMD -MP
-LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lm -ldl
+LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lsodium -lm -ldl
 LLHTTP   = /usr/share/llhttp
 LLHTTP_H = /usr/share/include/llhttp
 
@@ -36,7 +36,7 @@ BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)
 
 # Each test, fuzz target and bench is a program of one file that links the whole library.
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
-THREADED   = $(filter $(addprefix %/test_,engine service device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
+THREADED   = $(filter $(addprefix %/test_,engine service health device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
 TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])

@@ -129,3 +129,6 @@ typedef struct {
 extern const device_api device_cpu, device_sim;
 /* "cpu", "sim", "cuda", "auto". Writes the reason for the choice (auto) or the refusal. NULL: not available. */
 const device_api *device_find(const char *name, char *why, size_t why_size);
+/* Where the environment asks for faults (device_faulty.c), puts a device that has them around *api. ERR_USAGE: an order that
+ * cannot be read. For tests. */
+int device_misbehave(const device_api **api, error *err);

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/notice.h"
 #include "engine/requests.h"
 #include "engine/ring.h"
 #include "engine/walk.h"
@@ -52,12 +54,11 @@ struct engine {
     drawn_token   *drawn;    /* [running_max] */
     uint32_t       drawn_count;
     bool           said; /* something was pushed in this step */
-    char           failure[sizeof((engine_snapshot){0}).failed];
-    uint64_t       passes_done, plan_ns, host_ns;
+    uint64_t       passes_begun;
     uint32_t       last_output; /* in the last pass, of the request that finished last */
+    engine_snapshot figures;    /* what is posted */
 
-    pthread_mutex_t  snapshot_lock; /* held for one copy at a time */
-    engine_snapshot  snapshot;
+    notice           notice;
     _Atomic uint64_t pass_started_us;
 };
 #define NO_OUTPUT UINT32_MAX
@@ -79,24 +80,15 @@ static void wake_consumer(engine *e) {
 }
 
 static void publish(engine *e) {
-    scheduler_stats s;
-    device_stats    d;
-    scheduler_read_stats(e->scheduler, &s);
-    e->api->read_stats(e->device, &d);
-    requests_tell_waiting(&e->requests, s.waiting, s.waiting_tokens);
-    pthread_mutex_lock(&e->snapshot_lock);
-    e->snapshot.scheduler = s;
-    e->snapshot.device = d;
-    e->snapshot.passes_done = e->passes_done;
-    e->snapshot.plan_ns_total = e->plan_ns;
-    e->snapshot.host_ns_total = e->host_ns;
-    memcpy(e->snapshot.failed, e->failure, sizeof e->failure);
-    pthread_mutex_unlock(&e->snapshot_lock);
+    scheduler_read_stats(e->scheduler, &e->figures.scheduler);
+    e->api->read_stats(e->device, &e->figures.device);
+    requests_tell_waiting(&e->requests, e->figures.scheduler.waiting, e->figures.scheduler.waiting_tokens);
+    notice_post(&e->notice, &e->figures);
 }
 
 /* The request is gone from the scheduler. Its memory goes before its end is told, so that its id is free by then. */
 static void finish(engine *e, request *r, engine_event *event) {
-    r->ledger.finished_us = e->api->now_us(e->device);
+    ledger_finished(&r->ledger, &r->clock, e->passes_begun, e->api->now_us(e->device));
     event->id = r->asked.id;
     event->finished = true;
     event->ledger = r->ledger;
@@ -106,9 +98,8 @@ static void finish(engine *e, request *r, engine_event *event) {
 
 static void note_progress(engine *e, request *r) {
     scheduler_progress p;
-    if (!scheduler_read_progress(e->scheduler, r->key, &p)) return;
-    r->ledger.preemptions = p.preemptions;
-    r->ledger.recomputed_tokens = p.recomputed_tokens;
+    if (scheduler_read_progress(e->scheduler, r->key, &p))
+        ledger_preempted(&r->ledger, &r->clock, p.preemptions, p.recomputed_tokens);
 }
 
 /* ---- events in ---- */
@@ -159,14 +150,25 @@ static void find_sequence(void *context, const slice *s, walk_sequence *out) {
     out->banned_count = r->output_tokens < r->asked.output_tokens_min ? r->banned_count : 0;
 }
 
-/* Puts the slices' requests into the pass or takes them out of it. */
-static void mark_pass(engine *e, const plan *p, bool in_pass) {
+/* Puts the slices' requests into the pass. Only prompts may be there for the first time, or again. */
+static void enter_pass(engine *e, const plan *p) {
+    const uint64_t now_us = e->api->now_us(e->device);
+    e->passes_begun++;
     for (uint32_t i = 0; i < p->slice_count; i++) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
-        atomic_store_explicit(&r->in_pass, in_pass, memory_order_relaxed);
-        if (r->ledger.admitted_us) continue;
-        r->ledger.admitted_us = e->api->now_us(e->device);
-        r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
+        if (i >= p->decode_rows) note_progress(e, r);
+        if (r->clock.last_pass == 0) r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
+        ledger_pass_begins(&r->ledger, &r->clock, e->passes_begun, now_us);
+        atomic_store_explicit(&r->in_pass, true, memory_order_relaxed);
+    }
+}
+
+static void leave_pass(engine *e, const plan *p) {
+    const uint64_t now_us = e->api->now_us(e->device);
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request *r = requests_by_key(&e->requests, p->slices[i].id);
+        ledger_pass_ends(&r->ledger, &r->clock, e->passes_begun, now_us);
+        atomic_store_explicit(&r->in_pass, false, memory_order_relaxed);
     }
 }
 
@@ -186,8 +188,8 @@ static bool take_token(engine *e, request *r, const sampled *s, engine_event *ev
         event->message = "The model computed values that are not numbers.";
         return true;
     }
-    r->ledger.output_tokens = ++r->output_tokens;
-    if (r->output_tokens == 1) r->ledger.first_token_us = e->api->now_us(e->device);
+    r->output_tokens++;
+    ledger_token(&r->ledger, &r->clock, e->api->now_us(e->device));
     event->has_token = true;
     event->token_is_stop = contains(a->stop_ids, a->stop_id_count, s->token) ||
                            (!a->ignore_eos && contains(e->limits.eos_ids, e->limits.eos_count, s->token));
@@ -228,14 +230,14 @@ static void tell_tokens(engine *e) {
 
 static int run_pass(engine *e, const plan *p, error *err) {
     walk_result result;
-    mark_pass(e, p, true);
+    enter_pass(e, p);
     atomic_store(&e->pass_started_us, clock_us());
     const int status = walker_walk(e->walker, p, &result, err);
     atomic_store(&e->pass_started_us, 0);
-    mark_pass(e, p, false);
+    leave_pass(e, p);
     if (status != OK) return status;
     const uint64_t now_us = e->api->now_us(e->device);
-    e->passes_done++;
+    e->figures.passes_done++;
     if (result.stopped) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
         return OK;
@@ -269,7 +271,7 @@ static int step(engine *e, bool *ran, error *err) {
     if (has_room(e)) {
         const uint64_t plan_ns = clock_ns();
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
-        e->plan_ns += clock_ns() - plan_ns;
+        e->figures.plan_ns_total += clock_ns() - plan_ns;
     }
     if (*ran) {
         publish(e); /* a long prompt's pass takes a while, and who is running is known now */
@@ -277,7 +279,7 @@ static int step(engine *e, bool *ran, error *err) {
     }
     publish(e);
     wake_consumer(e);
-    if (*ran) e->host_ns += clock_ns() - begin_ns - (walker_op_ns(e->walker) - begin_op_ns);
+    if (*ran) e->figures.host_ns_total += clock_ns() - begin_ns - (walker_op_ns(e->walker) - begin_op_ns);
     return status;
 }
 
@@ -292,9 +294,9 @@ static void wait_for_room(engine *e) {
 
 /* The device failed: it is said once, everything that was accepted ends with it, and nothing more is taken. */
 static void fail_everything(engine *e, const error *err) {
-    snprintf(e->failure, sizeof e->failure, "%s", err->text);
-    log_error("engine", "the %s device failed: %s", e->api->name, e->failure);
-    requests_refuse(&e->requests, ERR_DEVICE, e->failure);
+    snprintf(e->figures.failed, sizeof e->figures.failed, "%s", err->text);
+    log_error("engine", "the %s device failed: %s", e->api->name, e->figures.failed);
+    requests_refuse(&e->requests, ERR_DEVICE, e->figures.failed);
     publish(e);
     while (requests_next_new(&e->requests)) {
     }
@@ -339,7 +341,8 @@ static int open_parts(engine *e, error *err) {
         log_warn("engine", "the KV pages hold a context of %u tokens, not the model's %u; --kv-cache-memory gives them more",
                  c->context_max, f->context_max);
     e->api = c->device_table ? c->device_table : device_find(c->device, why, sizeof why);
-    status = program_build(&e->program, f, program_activation(f), err);
+    status = device_misbehave(&e->api, err);
+    if (status == OK) status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;
     c->scheduler_settings.op_count = e->program.op_count;
     c->scheduler_settings.op_cuts = e->program.layer_begin + 1;
@@ -347,9 +350,9 @@ static int open_parts(engine *e, error *err) {
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;
-    e->snapshot.page_bytes = memory.page_bytes;
+    e->figures.page_bytes = memory.page_bytes;
     for (uint32_t i = 0; i < memory.row_count; i++)
-        if (strcmp(memory.rows[i].name, "weights") == 0) e->snapshot.weights_bytes += memory.rows[i].bytes;
+        if (strcmp(memory.rows[i].name, "weights") == 0) e->figures.weights_bytes += memory.rows[i].bytes;
     return OK;
 }
 
@@ -364,8 +367,8 @@ static void fill_limits(engine *e) {
                                  .page_tokens = s->page_tokens,
                                  .eos_ids = f->eos_ids,
                                  .eos_count = f->eos_count};
-    e->snapshot.page_count = s->page_count;
-    e->snapshot.page_tokens = s->page_tokens;
+    e->figures.page_count = s->page_count;
+    e->figures.page_tokens = s->page_tokens;
 }
 
 static void make_queues(engine *e) {
@@ -396,7 +399,7 @@ int engine_open(engine **out, const engine_config *c, error *err) {
     *out = NULL;
     e->config = *c;
     e->last_output = NO_OUTPUT;
-    pthread_mutex_init(&e->snapshot_lock, NULL);
+    notice_init(&e->notice);
     pthread_mutex_init(&e->consumer_lock, NULL);
     cond_init_monotonic(&e->consumer_woken);
     const int status = open_parts(e, err);
@@ -413,15 +416,28 @@ int engine_open(engine **out, const engine_config *c, error *err) {
     return OK;
 }
 
+static void ask_to_end(engine *e) {
+    if (!e->thread_runs) return;
+    requests_refuse(&e->requests, ERR_CANCELLED, "the engine is closing");
+    atomic_store(&e->closing, true);
+    atomic_store(&e->stop, true);
+    requests_kick(&e->requests);
+}
+
+bool engine_stop(engine *e, uint32_t timeout_ms) {
+    ask_to_end(e);
+    struct timespec due;
+    clock_gettime(CLOCK_REALTIME, &due); /* the only clock that a timed join knows */
+    const uint64_t due_ns = (uint64_t)due.tv_nsec + timeout_ms * UINT64_C(1000000);
+    due.tv_sec += (time_t)(due_ns / 1000000000u), due.tv_nsec = (long)(due_ns % 1000000000u);
+    if (e->thread_runs && pthread_timedjoin_np(e->thread, NULL, &due) == 0) e->thread_runs = false;
+    return !e->thread_runs;
+}
+
 void engine_close(engine *e) {
     if (!e) return;
-    if (e->thread_runs) {
-        requests_refuse(&e->requests, ERR_CANCELLED, "the engine is closing");
-        atomic_store(&e->closing, true);
-        atomic_store(&e->stop, true);
-        requests_kick(&e->requests);
-        pthread_join(e->thread, NULL);
-    }
+    ask_to_end(e);
+    if (e->thread_runs) pthread_join(e->thread, NULL);
     if (e->requests.capacity) requests_destroy(&e->requests);
     ring_free(e->ring);
     walker_free(e->walker);
@@ -433,7 +449,7 @@ void engine_close(engine *e) {
     free(e->drawn);
     pthread_cond_destroy(&e->consumer_woken);
     pthread_mutex_destroy(&e->consumer_lock);
-    pthread_mutex_destroy(&e->snapshot_lock);
+    notice_destroy(&e->notice);
     free(e);
 }
 
@@ -469,12 +485,10 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
 }
 
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
-    pthread_mutex_lock(&e->snapshot_lock);
-    *out = e->snapshot;
-    pthread_mutex_unlock(&e->snapshot_lock);
-    requests_add_queued(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
+    notice_read(&e->notice, out);
+    requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
-    out->last_progress_us = walker_progress_us(e->walker);
+    out->operators_done = walker_operators_done(e->walker);
 }
 
 int engine_last_logits(engine *e, float *out) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "engine/device.h"
+#include "engine/ledger.h"
 #include "scheduler/scheduler.h"
 
 typedef struct engine engine;
@@ -31,7 +32,10 @@ typedef struct {
 int engine_plan(engine_config *c, const checkpoint *ckpt, memory_plan *out, error *err);
 
 int  engine_open(engine **out, const engine_config *c, error *err);
-void engine_close(engine *e); /* what still runs is cancelled */
+void engine_close(engine *e); /* what still runs is cancelled; waits for the pass that runs */
+/* Asks for the end and waits for it, at most so long. false: the engine thread is in a pass that does not end; engine_close
+ * would wait for it as well. */
+bool engine_stop(engine *e, uint32_t timeout_ms);
 
 const model_facts *engine_facts(const engine *e);
 const char        *engine_device_name(const engine *e);
@@ -56,11 +60,7 @@ int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
-/* Where a request's time went; the parts add up to the whole (all microseconds of the monotonic clock). */
-typedef struct {
-    uint64_t submitted_us, admitted_us, first_token_us, finished_us;
-    uint32_t prompt_tokens, cached_tokens, output_tokens, preemptions, recomputed_tokens;
-} request_ledger;
+
 
 typedef struct {
     uint64_t       id;
@@ -71,7 +71,7 @@ typedef struct {
     finish_reason  reason;        /* if finished */
     uint32_t       stop_id;       /* FINISH_STOP: which id */
     const char    *message;       /* FINISH_ERROR: a static sentence */
-    request_ledger ledger;        /* filled from admission on */
+    request_ledger ledger;
 } engine_event;
 
 /* Copies up to `max` events, in order; returns how many. One consumer. */
@@ -82,14 +82,15 @@ bool engine_wait(engine *e, uint32_t timeout_ms);
 typedef struct {
     scheduler_stats scheduler;
     device_stats    device;
-    uint64_t        passes_done, pass_started_us; /* pass_started_us 0: idle */
-    uint64_t        last_progress_us;             /* operator boundary last crossed; for health */
+    uint64_t        passes_done, pass_started_us; /* pass_started_us 0: between passes */
+    uint64_t        operators_done;               /* of all passes, also within the one that runs: what progress is seen by */
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
-void engine_read_snapshot(engine *e, engine_snapshot *out); /* never waits for the engine thread */
+/* Any thread, at any time: nothing that the engine thread does or holds is waited for. */
+void engine_read_snapshot(engine *e, engine_snapshot *out);
 
 /* The logits the last finished request's last token was drawn from: [vocab] f32; for `generate`'s digest. Only while the
  * engine is idle. */

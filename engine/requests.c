@@ -139,7 +139,7 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     r->asked = *asked;
     r->state = REQUEST_QUEUED;
     r->output_tokens = 0;
-    r->ledger = (request_ledger){.submitted_us = now_us, .prompt_tokens = asked->prompt_tokens};
+    ledger_submitted(&r->ledger, &r->clock, asked->prompt_tokens, now_us);
     r->cancel_wanted = false;
     r->next = NULL;
     find_banned(r, l);
@@ -305,11 +305,9 @@ void requests_wait(requests *q, uint64_t seen_kicks) {
 
 /* ---- other threads ---- */
 
-void requests_add_queued(requests *q, uint32_t *count, uint64_t *tokens) {
-    pthread_mutex_lock(&q->lock);
-    *count += q->queue_count;
-    *tokens += q->queue_tokens;
-    pthread_mutex_unlock(&q->lock);
+void requests_waiting(const requests *q, uint32_t *count, uint64_t *tokens) {
+    *count = q->queue_count + q->scheduler_waiting;
+    *tokens = q->queue_tokens + q->scheduler_waiting_tokens;
 }
 
 bool requests_hold_idle(requests *q) {

@@ -18,6 +18,7 @@ typedef struct request {
     uint32_t        output_tokens;
     uint32_t        banned[BANNED_MAX], banned_count; /* until output_tokens_min */
     request_ledger  ledger;
+    ledger_clock    clock;
     atomic_bool     in_pass;
     bool            cancel_wanted;
     struct request *next; /* in the queue of the new */
@@ -39,15 +40,13 @@ typedef struct {
     void     *memory;
 
     request *queue_head, *queue_tail; /* new ones, in order */
-    uint32_t queue_count;
-    uint64_t queue_tokens;
+    /* changed under the lock, read by anyone: what the engine thread has not taken yet, and what the scheduler told of its own
+     * queue */
+    _Atomic uint32_t queue_count, scheduler_waiting;
+    _Atomic uint64_t queue_tokens, scheduler_waiting_tokens;
     request *
         *cancelled; /* [2 * capacity], a ring: one may be cancelled, released, taken again and cancelled between two looks */
     uint32_t cancelled_begin, cancelled_count;
-
-    /* told by the engine thread after each step: what waits in the scheduler */
-    uint32_t scheduler_waiting;
-    uint64_t scheduler_waiting_tokens;
 } requests;
 
 typedef struct {
@@ -78,8 +77,9 @@ request *requests_by_key(requests *q, uint64_t key);
 uint64_t requests_kicks(requests *q);
 void     requests_wait(requests *q, uint64_t seen_kicks); /* until there was another kick */
 
-/* Other threads. What has not reached the scheduler yet waits as well. */
-void requests_add_queued(requests *q, uint32_t *count, uint64_t *tokens);
+/* Any thread, without the lock: who waits, whether the scheduler knows of it yet or not. */
+void requests_waiting(const requests *q, uint32_t *count, uint64_t *tokens);
+/* Other threads. */
 /* Waits (a second at most) until the engine thread sleeps in requests_wait, and keeps it there until let go. */
 bool requests_hold_idle(requests *q);
 void requests_let_go(requests *q);

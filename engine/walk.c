@@ -31,7 +31,7 @@ struct walker {
     frames          *frames;
     uint64_t         passes, op_ns;
     uint32_t         ops_walked; /* of this pass */
-    _Atomic uint64_t progress_us;
+    _Atomic uint64_t operators_done;
 };
 
 static void *take(size_t n, size_t bytes) {
@@ -260,6 +260,8 @@ static bool stop_wanted(const walker *w, uint32_t at) {
     return w->config.stop && atomic_load_explicit(w->config.stop, memory_order_relaxed);
 }
 
+static void count_operator(walker *w) { atomic_fetch_add_explicit(&w->operators_done, 1, memory_order_relaxed); }
+
 static int run(walker *w, uint32_t begin_op, uint32_t end_op, walk_result *out, error *err) {
     const program *p = w->config.program;
     const uint64_t begin_ns = clock_ns();
@@ -275,8 +277,8 @@ static int run(walker *w, uint32_t begin_op, uint32_t end_op, walk_result *out, 
             error_prefix(err, "%s, layer %u, %u rows, pass %llu", op_name(p->ops[i].kind), p->ops[i].layer, w->row_count,
                          (unsigned long long)w->passes);
         w->ops_walked++;
+        count_operator(w);
         now_ns = clock_ns();
-        atomic_store_explicit(&w->progress_us, now_ns / 1000, memory_order_relaxed);
     }
     w->op_ns += now_ns - begin_ns;
     return status;
@@ -289,6 +291,7 @@ static int collect(walker *w, walk_result *out, error *err) {
     const uint64_t begin_ns = clock_ns();
     const int      status = w->config.api->collect(w->config.device, w->sampled, err);
     w->op_ns += clock_ns() - begin_ns;
+    count_operator(w); /* waiting for what was launched ahead may take as long as all of it */
     if (status != OK) error_prefix(err, "results of pass %llu", (unsigned long long)w->passes);
     return status;
 }
@@ -323,4 +326,6 @@ int walker_walk(walker *w, const plan *p, walk_result *out, error *err) {
 const sampled *walker_sampled(const walker *w, uint32_t slice_index) { return &w->sampled[w->output_index[slice_index]]; }
 uint32_t       walker_output_index(const walker *w, uint32_t slice_index) { return w->output_index[slice_index]; }
 uint64_t       walker_op_ns(const walker *w) { return w->op_ns; }
-uint64_t       walker_progress_us(const walker *w) { return atomic_load_explicit(&w->progress_us, memory_order_relaxed); }
+uint64_t       walker_operators_done(const walker *w) {
+    return atomic_load_explicit(&w->operators_done, memory_order_relaxed);
+}

@@ -53,6 +53,6 @@ int walker_walk(walker *w, const plan *p, walk_result *out, error *err);
 const sampled *walker_sampled(const walker *w, uint32_t slice_index);
 uint32_t       walker_output_index(const walker *w, uint32_t slice_index); /* of the first of them, for read_logits */
 
-/* Time inside operators so far; and when an operator was last finished (any thread; monotonic clock, 0: never). */
+/* Time inside operators so far; and how many were done, counted up as each is finished (any thread). */
 uint64_t walker_op_ns(const walker *w);
-uint64_t walker_progress_us(const walker *w);
+uint64_t walker_operators_done(const walker *w);

@@ -30,37 +30,26 @@ static void answer_fault(service *sv, http_conn *c, const fault *f, const char *
     buf_free(&json);
 }
 
-typedef struct {
-    bool        live, ready;
-    const char *status;
-} health;
-
-static health read_health(service *sv, engine_snapshot *s) {
-    *s = (engine_snapshot){0};
-    if (sv->phase == PHASE_LOADING) return (health){true, false, "loading"};
-    engine_read_snapshot(sv->engine, s);
-    if (s->failed[0]) return (health){false, false, "failed"};
-    if (sv->stalled) return (health){false, false, "stalled"};
-    if (sv->phase == PHASE_DRAINING) return (health){true, false, "draining"};
-    return (health){true, true, s->pass_started_us ? "busy" : "idle"};
-}
-
-static void answer_health(service *sv, http_conn *c, bool want_ready) {
-    engine_snapshot s;
-    health          h = read_health(sv, &s);
-    buf             json;
+static void answer_health(service *sv, http_conn *c, size_t offset) {
+    engine_snapshot   s;
+    const health_row *h = &health_rows[service_health(sv, &s)];
+    const bool        good = *(const bool *)((const char *)h + offset);
+    buf               json;
     buf_init(&json, 4096);
-    buf_printf(&json, "{\"status\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_pages_free\":%u,\"kv_pages\":%u", h.status,
-               s.scheduler.running, s.scheduler.waiting, s.scheduler.pages_free + s.scheduler.pages_cached,
-               s.scheduler.pages_total);
+    buf_printf(&json,
+               "{\"status\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_pages_free\":%u,\"kv_pages\":%u,"
+               "\"passes\":%llu,\"operators\":%llu",
+               h->name, s.scheduler.running, s.scheduler.waiting, s.scheduler.pages_free + s.scheduler.pages_cached,
+               s.scheduler.pages_total, (unsigned long long)s.passes_done, (unsigned long long)s.operators_done);
     if (s.failed[0]) buf_str(&json, ",\"failure\":"), json_quote(&json, s.failed, strlen(s.failed));
     buf_str(&json, "}");
-    answer_json(sv, c, (want_ready ? h.ready : h.live) ? 200 : 503, &json);
+    answer_json(sv, c, good ? 200 : 503, &json);
     buf_free(&json);
 }
 
-static void get_live(service *sv, http_conn *c) { answer_health(sv, c, false); }
-static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, true); }
+static void get_live(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, live)); }
+static void get_health(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, healthy)); }
+static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, ready)); }
 
 static void get_metrics(service *sv, http_conn *c) {
     engine_snapshot s = {0};
@@ -166,7 +155,7 @@ static const struct {
     {"/detokenize", NULL, &detokenize_exchange},
     {"/v1/models", get_models, NULL},
     {"/v1/models/", get_model, NULL},
-    {"/health", get_live, NULL},
+    {"/health", get_health, NULL},
     {"/live", get_live, NULL},
     {"/ready", get_ready, NULL},
     {"/metrics", get_metrics, NULL},
@@ -204,14 +193,33 @@ static bool is_json(const http_conn *c) {
                      (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1])));
 }
 
-static void post(service *sv, http_conn *c, int route) {
+static void post(service *sv, http_conn *c, int route, tenant *who) {
     fault f = {0};
     if (!is_json(c)) fault_set(&f, FAULT_MEDIA, NULL, "The body must be JSON: send Content-Type: application/json.");
     else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
     else if (sv->phase == PHASE_DRAINING) fault_set(&f, FAULT_DRAINING, NULL, "The server is shutting down.");
-    if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path);
+    if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path, who);
     if (f.kind == FAULT_DRAINING) sv->metrics.count.refused_draining++;
     answer_fault(sv, c, &f, fault_retry(&f) ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL);
+}
+
+/* ---- keys ---- */
+/* Probes have no key, and the page asks its reader for one. */
+static bool is_open(const service *sv, int route) {
+    if (!sv->keys) return true;
+    if (route < 0) return false;
+    void (*get)(service *, http_conn *) = routes[route].get;
+    return get == get_health || get == get_live || get == get_ready || get == get_page ||
+           (get == get_metrics && sv->config->metrics_open);
+}
+
+static void refuse_key(service *sv, http_conn *c, bool given) {
+    fault f;
+    fault_set(&f, FAULT_KEY, NULL,
+              given ? "This API key is not known here."
+                    : "An API key is needed: send it as 'Authorization: Bearer YOUR_KEY'.");
+    sv->metrics.count.refused_key++;
+    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\nx-should-retry: false\r\n");
 }
 
 void api_request(void *sv_, http_conn *c) {
@@ -221,12 +229,16 @@ void api_request(void *sv_, http_conn *c) {
     int         route = find_route(path, n);
     uint8_t     method = c->parser.method;
     fault       f;
+    size_t      given_bytes = 0;
+    const char *given = http_header(c, "authorization", &given_bytes);
+    tenant     *who = sv->keys ? keys_find(sv->keys, given, given_bytes) : NULL;
+    if (!who && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
     if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
     if (route < 0) {
         fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);
         return answer_fault(sv, c, &f, NULL);
     }
-    if (method == HTTP_POST && routes[route].post) return post(sv, c, route);
+    if (method == HTTP_POST && routes[route].post) return post(sv, c, route, who);
     if ((method == HTTP_GET || method == HTTP_HEAD) && routes[route].get) return routes[route].get(sv, c);
     refuse_method(sv, c, route);
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "server/commands.h"
 #include "server/docs.h"
+#include "server/keys.h"
 #include "server/settings.h"
 
 typedef struct {
@@ -32,7 +33,7 @@ static int read_settings(options *o, serve_flags *flags, int argc, char **argv, 
     int         code = options_read_args(o, argc, argv, rest, 1, &rest_count, err);
     if (code != OK) return code;
     if (rest_count) return error_set(err, ERR_USAGE, "'%s' is not a flag; settings are written --name VALUE", rest[0]);
-    return flags->config ? options_read_file(o, flags->config, err) : OK;
+    return flags->config ? settings_read_file(o, flags->config, err) : OK;
 }
 
 /* ---- progress while the model is loaded: one line on a terminal, else a log line at each quarter ---- */
@@ -125,6 +126,7 @@ static int check_settings(settings *s, error *err) {
     checkpoint *model;
     memory_plan memory;
     int         code = settings_finish(s, err);
+    if (code == OK) code = settings_check_serving(s, err);
     if (code == OK) code = checkpoint_open(&model, s->engine.model, err);
     if (code != OK) return code;
     code = engine_plan(&s->engine, model, &memory, err);
@@ -143,11 +145,13 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);
     code = settings_finish(s, &err);
+    if (code == OK) code = settings_check_serving(s, &err);
     if (code == OK) code = serve(s, &err);
     return code == OK ? 0 : command_failed("serve", &err);
 }
 
 int cmd_serve(int argc, char **argv) {
+    keys_init();
     settings    s = {0};
     serve_flags flags = {0};
     options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);

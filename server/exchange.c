@@ -70,7 +70,7 @@ static void work_done(uv_work_t *w, int status) {
     listener_flush(l);
 }
 
-void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path) {
+void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who) {
     exchange *x = calloc(1, kind->size);
     if (!x) fatal("out of memory for a request");
     x->kind = kind, x->service = sv, x->conn = c, x->path = path;
@@ -82,6 +82,9 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     c->exchange = x;
     sv->metrics.count.exchanges++;
     x->work.data = x;
+    x->tenant = who;
+    if (who && tenant_enter(who, x->arrived_us, &x->fault) < 0) return go_on(x);
+    x->entered = true;
     if (x->body.size > sv->config->worker_body_bytes) {
         x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
         if (x->working) {
@@ -95,6 +98,7 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
 
 void exchange_headers(const exchange *x, buf *out) {
     buf_str(out, "X-Request-Id: "), buf_str(out, x->id), buf_str(out, "\r\n");
+    if (x->tenant) tenant_headers(x->tenant, clock_us(), out);
     if (!x->fault.kind) return;
     if (x->fault.retry_after_s) buf_printf(out, "Retry-After: %u\r\n", x->fault.retry_after_s);
     buf_str(out, fault_retry(&x->fault) ? "x-should-retry: true\r\n" : "x-should-retry: false\r\n");
@@ -118,8 +122,8 @@ static void log_refusal(const exchange *x) {
     buf  members;
     snprintf(text, sizeof text, "%s %s %d: %s", x->id, x->path, x->status, x->fault.message);
     buf_init(&members, 4096);
-    buf_printf(&members, "\"request\":\"%s\",\"path\":\"%s\",\"status\":%d,\"code\":\"%s\"", x->id, x->path, x->status,
-               fault_code(&x->fault) ? fault_code(&x->fault) : "");
+    buf_printf(&members, "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"code\":\"%s\"", x->id,
+               x->path, x->tenant ? x->tenant->name : "", x->status, fault_code(&x->fault) ? fault_code(&x->fault) : "");
     log_object(LOG_INFO, "request", text, members.data);
     buf_free(&members);
 }
@@ -130,7 +134,8 @@ void exchange_refuse(exchange *x) {
     fault_write(&x->fault, &json);
     counters *count = &x->service->metrics.count;
     int       status = fault_status(&x->fault);
-    if (status == 429) count->refused_full++;
+    if (x->fault.kind == FAULT_LIMIT) count->refused_limit++;
+    else if (status == 429) count->refused_full++;
     else if (status < 500) count->refused_invalid++;
     exchange_answer(x, status, &json);
     buf_free(&json);
@@ -140,6 +145,7 @@ void exchange_refuse(exchange *x) {
 
 void exchange_release(exchange *x) {
     x->service->metrics.count.exchanges--;
+    if (x->tenant && x->entered) tenant_leave(x->tenant);
     x->kind->destroy(x);
     buf_free(&x->body);
     free(x);

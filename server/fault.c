@@ -27,6 +27,8 @@ static const struct {
     [FAULT_UNSUPPORTED] = {400, "invalid_request_error", "unsupported_parameter", false},
     [FAULT_CONTEXT] = {400, "invalid_request_error", "context_length_exceeded", false},
     [FAULT_MODEL] = {404, "invalid_request_error", "model_not_found", false},
+    [FAULT_KEY] = {401, "invalid_request_error", "invalid_api_key", false},
+    [FAULT_LIMIT] = {429, "rate_limit_error", "rate_limit_exceeded", true},
     [FAULT_URL] = {404, "invalid_request_error", "unknown_url", false},
     [FAULT_METHOD] = {405, "invalid_request_error", NULL, false},
     [FAULT_MEDIA] = {415, "invalid_request_error", NULL, false},

@@ -22,6 +22,8 @@ typedef enum {
     FAULT_UNSUPPORTED, /* a parameter this build refuses */
     FAULT_CONTEXT,     /* prompt or prompt + answer over the context */
     FAULT_MODEL,
+    FAULT_KEY,   /* no API key, or one that is nobody's */
+    FAULT_LIMIT, /* more than the key allows */
     FAULT_URL,
     FAULT_METHOD,
     FAULT_MEDIA,

@@ -82,11 +82,13 @@ static void log_generation(const generation *g) {
              g->base.id, g->base.path, status, prompt, cached, output, total_ms, first_ms, (double)queued * 1e-3);
     buf_init(&members, 4096);
     buf_printf(&members,
-               "\"request\":\"%s\",\"path\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"prompt_tokens\":%" PRIu64
-               ",\"cached_tokens\":%" PRIu64 ",\"output_tokens\":%" PRIu64 ",\"preemptions\":%u,\"recomputed_tokens\":%u"
+               "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"prompt_"
+               "tokens\":%" PRIu64 ",\"cached_tokens\":%" PRIu64 ",\"output_tokens\":%" PRIu64
+               ",\"preemptions\":%u,\"recomputed_tokens\":%u"
                ",\"prepare_ms\":%.3f,\"queue_ms\":%.3f,\"first_token_ms\":%.3f,\"total_ms\":%.3f",
-               g->base.id, g->base.path, status, g->params.stream ? "true" : "false", g->choice_count, prompt, cached,
-               output, preemptions, recomputed, prepare_ms, (double)queued * 1e-3, first_ms, total_ms);
+               g->base.id, g->base.path, g->base.tenant ? g->base.tenant->name : "", status,
+               g->params.stream ? "true" : "false", g->choice_count, prompt, cached, output, preemptions, recomputed,
+               prepare_ms, (double)queued * 1e-3, first_ms, total_ms);
     log_object(LOG_INFO, "request", text, members.data);
     buf_free(&members);
 }
@@ -244,6 +246,7 @@ static void generation_finish(exchange *x) {
         fail(g);
         return release_if_done(g);
     }
+    for (uint32_t i = 0; x->tenant && i < g->prompt_count; i++) tenant_charge(x->tenant, g->prompts[i].count);
     metrics_observe(&sv->metrics, HIST_N, (double)g->params.n);
     metrics_observe(&sv->metrics, HIST_MAX_TOKENS, g->prompts[0].output_tokens_max);
     sv->metrics.count.unknown_parameters += g->params.unknown_count;
@@ -340,6 +343,7 @@ void generation_event(service *sv, const engine_event *e) {
     k->ledger = e->ledger;
     if (e->has_token && was_open) {
         observe_token(sv, g, k);
+        if (g->base.tenant) tenant_charge(g->base.tenant, 1);
         if (choice_take(&k->text, &e->token, !e->token_is_stop) && !e->finished) engine_cancel(sv->engine, e->id);
     }
     if (e->finished) {

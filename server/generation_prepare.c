@@ -200,10 +200,13 @@ static void fill_identity(generation *g) {
     const request_params *p = &g->params;
     exchange             *x = &g->base;
     const char           *tier = p->service_tier ? p->service_tier : "";
+    const tenant         *who = x->tenant;
     g->priority = (int32_t)p->priority;
-    if (!p->priority) g->priority = strcmp(tier, "flex") == 0 ? 100 : strcmp(tier, "priority") == 0 ? -100 : 0;
-    g->tenant = hash_string(p->user ? p->user : x->fairness, 1);
-    g->cache_salt = hash_string(p->cache_salt, 2);
+    if (!p->priority)
+        g->priority = strcmp(tier, "flex") == 0 ? 100 : strcmp(tier, "priority") == 0 ? -100 : who ? who->priority : 0;
+    if (who && g->priority < who->priority_min) g->priority = who->priority_min;
+    g->tenant = who ? who->id : hash_string(p->user ? p->user : x->fairness, 1);
+    g->cache_salt = tenant_cache_salt(who, p->cache_salt);
     exchange_rename(x, p->request_id);
     const char *session = p->session ? p->session : p->cache_key;
     if (session && !x->session[0]) strncpy(x->session, session, sizeof x->session - 1);

@@ -30,7 +30,7 @@ typedef struct {
 /* Each a row of the table; all counted on the I/O thread. */
 typedef struct {
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
-    uint64_t refused_full, refused_draining, refused_invalid;
+    uint64_t refused_full, refused_draining, refused_invalid, refused_key, refused_limit;
     uint64_t prompt_tokens, cached_tokens, output_tokens, preemptions, recomputed_tokens;
     uint64_t answers[6];   /* by first digit of the status */
     uint64_t clients_gone; /* left before their answer was complete */

@@ -15,7 +15,14 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-enum { EVENTS_PER_BATCH = 256, WATCH_MS = 500, DRAIN_WATCH_MS = 20 };
+enum {
+    EVENTS_PER_BATCH = 256,
+    WATCH_MS = 250,          /* so much later than stall-timeout a stuck engine may be noticed */
+    DRAIN_WATCH_MS = 20,
+    LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
+    STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
+    STOP_STILL_US = 2000000, /* and for one that stands still */
+};
 
 /* ---- engine to clients ---- */
 static void wake(void *context) { uv_async_send(context); }
@@ -33,23 +40,21 @@ static void on_wake(uv_async_t *async) {
 }
 
 /* ---- progress ---- */
-/* By change and not by the engine's own clock, which on the sim device is a virtual one. */
+static void drain(service *sv, uint64_t at_most_us);
+
 static void watch_progress(service *sv) {
     engine_snapshot s;
-    engine_read_snapshot(sv->engine, &s);
-    uint64_t mark = s.passes_done * 31 + s.last_progress_us, now = clock_us();
-    bool     works = s.pass_started_us || s.scheduler.running || s.scheduler.waiting;
-    if (mark != sv->progress_mark || !works) sv->progress_mark = mark, sv->progress_us = now;
-    bool stalled = now - sv->progress_us > sv->config->stall_us;
-    if (stalled != sv->stalled)
-        log_line(stalled ? LOG_ERROR : LOG_INFO, "server",
-                 stalled ? "the engine has work and makes no progress" : "the engine makes progress again");
-    sv->stalled = stalled;
-    if (s.failed[0] && sv->failure.code == OK) {
+    health_state    state = service_health(sv, &s);
+    if (state == HEALTH_FAILED && sv->failure.code == OK) {
         error_set(&sv->failure, ERR_DEVICE, "%s", s.failed);
         log_error("server", "the device failed: %s", s.failed);
-        uv_stop(&sv->loop);
+        return drain(sv, LAST_WORDS_US);
     }
+    bool stuck = state == HEALTH_STUCK;
+    if (stuck != sv->stuck)
+        log_line(stuck ? LOG_ERROR : LOG_INFO, "server",
+                 stuck ? "the engine has work and makes no progress" : "the engine makes progress again");
+    sv->stuck = stuck;
 }
 
 static void watch_drain(service *sv) {
@@ -59,8 +64,16 @@ static void watch_drain(service *sv) {
 
 static void on_watch(uv_timer_t *timer) {
     service *sv = timer->data;
-    if (sv->engine) watch_progress(sv);
+    if (sv->phase != PHASE_LOADING) watch_progress(sv);
     if (sv->phase == PHASE_DRAINING) watch_drain(sv);
+}
+
+/* Nothing new is taken; the loop ends when what was accepted is answered, or after so long. */
+static void drain(service *sv, uint64_t at_most_us) {
+    sv->phase = PHASE_DRAINING;
+    sv->drain_until_us = clock_us() + at_most_us;
+    listener_stop(sv->listener);
+    uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
 }
 
 /* ---- signals ---- */
@@ -73,10 +86,7 @@ static void on_signal(uv_signal_t *handle, int number) {
     }
     log_info("server", "draining: %llu requests may finish within %llu s", (unsigned long long)sv->metrics.count.exchanges,
              (unsigned long long)(sv->config->drain_us / 1000000));
-    sv->phase = PHASE_DRAINING;
-    sv->drain_until_us = clock_us() + sv->config->drain_us;
-    listener_stop(sv->listener);
-    uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
+    drain(sv, sv->config->drain_us);
 }
 
 /* ---- loading ---- */
@@ -113,7 +123,7 @@ static void loaded(uv_work_t *work, int status) {
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
     sv->requests_max = (uint64_t)ec->scheduler_settings.running_max + ec->scheduler_settings.waiting_max;
-    sv->progress_us = clock_us();
+    sv->progress.since_us = clock_us();
     sv->phase = PHASE_SERVING;
     say_ready(sv);
 }
@@ -151,6 +161,20 @@ static void open_handles(service *sv) {
     uv_timer_start(&sv->watch, on_watch, WATCH_MS, WATCH_MS);
 }
 
+/* The pass that runs is waited for while operators go by; one that never ends must not keep the process. */
+static void close_engine(service *sv) {
+    const uint64_t  begin_us = clock_us(), still_us = smaller(sv->config->stall_us, STOP_STILL_US);
+    engine_snapshot s;
+    while (!engine_stop(sv->engine, WATCH_MS)) {
+        engine_read_snapshot(sv->engine, &s);
+        const uint64_t now_us = clock_us();
+        if (progress_stands_us(&sv->progress, &s, now_us) <= still_us && now_us - begin_us < STOP_US) continue;
+        log_error("server", "the engine does not come to an end; the process ends without it");
+        _exit(error_exit_status(ERR_DEVICE));
+    }
+    engine_close(sv->engine);
+}
+
 /* After the loop has stopped: what still runs is cancelled, and the ends of it are waited for, briefly. */
 static void finish(service *sv) {
     uint64_t until = clock_us() + 1000000;
@@ -162,15 +186,21 @@ static void finish(service *sv) {
         uv_run(&sv->loop, UV_RUN_NOWAIT);
         if (sv->engine) engine_wait(sv->engine, 10);
     }
-    if (sv->engine) engine_close(sv->engine);
+    if (sv->engine) close_engine(sv);
     uv_close((uv_handle_t *)&sv->wake, NULL);
     uv_run(&sv->loop, UV_RUN_DEFAULT);
     if (sv->listener) listener_free(sv->listener);
     if (sv->chat) chat_format_close(sv->chat);
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
+    keys_free(sv->keys);
     buf_free(&sv->scratch);
     uv_loop_close(&sv->loop);
+}
+
+static int read_keys(service *sv) {
+    keys_init();
+    return sv->config->api_keys ? keys_read_file(&sv->keys, sv->config->api_keys, &sv->failure) : OK;
 }
 
 int server_run(const server_config *c, engine_config *ec, error *err) {
@@ -188,7 +218,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     name_model(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
     sv->listener = listener_new(&sv->loop, &sv->http);
-    if (listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
+    if (read_keys(sv) == OK && listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
         uv_queue_work(&sv->loop, &sv->load, load, loaded);
         uv_run(&sv->loop, UV_RUN_DEFAULT);
     }

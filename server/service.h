@@ -9,7 +9,9 @@
 #include "engine/engine.h"
 #include "models/chat.h"
 #include "server/fault.h"
+#include "server/health.h"
 #include "server/http.h"
+#include "server/keys.h"
 #include "server/listener.h"
 #include "server/metrics.h"
 #include "server/params.h"
@@ -30,7 +32,7 @@ typedef struct {
     uint64_t serial;
 } request_table;
 
-typedef struct service {
+struct service {
     const server_config *config;
     engine_config       *engine_settings;
     uv_loop_t            loop;
@@ -50,17 +52,19 @@ typedef struct service {
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
     uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
 
+    keys         *keys; /* NULL: nobody needs one */
     char          model_name[256], fingerprint[32];
     int64_t       created_s;
     double        start_time_s;
     metrics       metrics;
     request_table requests;
     uint64_t      exchange_serial, id_salt;
-    uint64_t      drain_until_us, progress_mark, progress_us; /* health: when progress was last seen */
-    uint32_t      working;                                    /* exchanges that a worker has */
-    buf           scratch;                                    /* text of one token, while it is written */
-    bool          stalled, unknown_logged;
-} service;
+    uint64_t      drain_until_us;
+    uint32_t      working;  /* exchanges that a worker has */
+    buf           scratch;  /* text of one token, while it is written */
+    progress_watch progress;
+    bool          stuck, unknown_logged; /* stuck: as last logged */
+};
 
 /* ---- exchanges ---- */
 typedef struct {
@@ -78,6 +82,7 @@ struct exchange {
     http_conn           *conn; /* NULL: answered, or the client left */
     buf                  body;
     fault                fault;
+    tenant              *tenant;                    /* NULL: no keys are configured */
     char                 id[132];                   /* X-Request-Id; valid in a header and in JSON */
     const char          *path;                      /* static */
     char                 session[64], fairness[64]; /* headers that say whose request it is; "" where absent */
@@ -85,12 +90,13 @@ struct exchange {
     int                  status;  /* that was answered; 0: none */
     bool                 working; /* a worker has it */
     bool                 named;   /* id is the client's */
+    bool                 entered; /* the tenant's account counts it */
     uv_work_t            work;
 };
 
 extern const exchange_kind chat_exchange, completion_exchange, tokenize_exchange, detokenize_exchange;
 
-void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path);
+void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who);
 void exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */
 void exchange_refuse(exchange *x);                              /* answers x->fault */
 void exchange_release(exchange *x);                             /* the last thing done with it */

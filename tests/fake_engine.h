@@ -5,6 +5,7 @@
  * request and step; a step takes fake.step_us. */
 #pragma once
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,6 +24,7 @@ static struct {
     uint32_t    requests_max; /* then the queue is full */
     uint32_t    fail_after;   /* tokens; then FINISH_ERROR; 0: never */
     bool        no_tokenizer;
+    atomic_bool frozen; /* takes steps no more, until it is false again */
     uint64_t    submitted, cancelled, finished;
 } fake = {.script = "Once upon a time there was a penstock. ", .requests_max = FAKE_REQUESTS};
 
@@ -87,6 +89,12 @@ static void *fake_run(void *arg) {
     struct engine *e = arg;
     pthread_mutex_lock(&e->lock);
     while (!e->closing) {
+        if (fake.frozen) {
+            pthread_mutex_unlock(&e->lock);
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+            pthread_mutex_lock(&e->lock);
+            continue;
+        }
         if (e->count == 0 || e->tail - e->head + e->count > FAKE_RING) {
             pthread_cond_wait(&e->changed, &e->lock);
             continue;
@@ -133,6 +141,7 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
+bool               engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
 const model_facts *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char        *engine_device_name(const engine *e) { return (void)e, "fake"; }
 uint32_t           engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }

@@ -21,7 +21,9 @@ START_SECONDS_MAX = 60
 
 
 class Daemon:
-    """A running `penstock serve`: .url .port .model .log (standard error so far) .process"""
+    """A running `penstock serve`: .url .port .model .log (standard error so far) .process .ends_with (the status it should)"""
+
+    ends_with = 0
 
     def __init__(self, arguments, folder, descriptors=None):
         def limit_descriptors():
@@ -57,7 +59,7 @@ class Daemon:
         return self.process.pid
 
     def client(self, **settings):
-        return openai.OpenAI(base_url=self.url + "/v1", api_key="none", **{"max_retries": 0, "timeout": 120, **settings})
+        return openai.OpenAI(base_url=self.url + "/v1", **{"api_key": "none", "max_retries": 0, "timeout": 120, **settings})
 
     def get(self, path):
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -105,9 +107,9 @@ def start_daemon():
         return daemon
 
     yield start
-    statuses = [daemon.stop() for daemon in daemons]
+    statuses = [(daemon.stop(), daemon.ends_with) for daemon in daemons]
     shutil.rmtree(folder)
-    assert not any(status not in (0, -signal.SIGKILL) for status in statuses), f"daemons ended with {statuses}"
+    assert not any(status not in (wanted, -signal.SIGKILL) for status, wanted in statuses), f"daemons ended with {statuses}"
 
 
 @pytest.fixture(scope="session")
