@@ -55,7 +55,8 @@ typedef struct {
 } engine_request;
 
 /* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
- * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything. */
+ * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything, but r->tokens
+ * may have moved. */
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 

@@ -191,10 +191,10 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
     r.params.bias_values = copy_of(g->params.bias_values, g->params.bias_count, sizeof *g->params.bias_values);
     r.id = table_add(&sv->requests, g, index);
     int code = engine_submit(sv->engine, &r, err);
+    if (last) prompt->ids = code == OK ? NULL : r.tokens; /* which may have moved */
     if (code == OK) {
         k->engine_id = r.id;
         g->in_engine++;
-        if (last) prompt->ids = NULL;
         return OK;
     }
     table_remove(&sv->requests, r.id);

@@ -38,15 +38,19 @@ static bool is_text(const char *s, size_t n) {
 }
 
 /* METHOD SP target SP HTTP/x.y: exactly two spaces, nothing empty. */
-static const char *request_line_fault(const char *line, size_t n) {
+static int request_line_status(const char *line, size_t n, const char **reason) {
     const char *first = memchr(line, ' ', n);
-    if (!first || first == line) return "the request line has no target";
+    if (!first || first == line) return *reason = "the request line has no target", 400;
     const char *target = first + 1;
     const char *second = memchr(target, ' ', n - (size_t)(target - line));
-    if (!second || second == target) return "the request line has no HTTP version";
-    size_t rest = n - (size_t)(second + 1 - line);
-    if (rest != 8 || memcmp(second + 1, "HTTP/", 5) != 0) return "the request line does not end in an HTTP version";
-    return memchr(target, '#', (size_t)(second - target)) ? "the request target holds a fragment" : NULL;
+    if (!second || second == target) return *reason = "the request line has no HTTP version", 400;
+    const char *version = second + 1;
+    if (line + n - version != 8 || memcmp(version, "HTTP/", 5) != 0 || version[6] != '.')
+        return *reason = "the request line does not end in an HTTP version", 400;
+    if (version[5] != '1' || (version[7] != '0' && version[7] != '1'))
+        return *reason = "only HTTP/1.0 and HTTP/1.1 are spoken here", 505;
+    if (memchr(target, '#', (size_t)(second - target))) return *reason = "the request target holds a fragment", 400;
+    return 0;
 }
 
 static const char *header_line_fault(const char *line, size_t n) {
@@ -60,7 +64,7 @@ static const char *header_line_fault(const char *line, size_t n) {
 static int line_status(http_conn *c, const char *line, size_t n, const char **reason) {
     bool first = c->header_count == 0 && c->line_begin == 0;
     if (!is_text(line, n)) return *reason = "the head of the request holds a control character", 400;
-    if (first) return (*reason = request_line_fault(line, n)) ? 400 : 0;
+    if (first) return request_line_status(line, n, reason);
     if (++c->header_count > c->server->config->headers_max_count)
         return *reason = "the request has more headers than are accepted", 431;
     return (*reason = header_line_fault(line, n)) ? 400 : 0;
@@ -170,7 +174,6 @@ static void check_target(http_conn *c) {
 static void check_framing(http_conn *c) {
     const llhttp_t *p = &c->parser;
     size_t          n;
-    if (p->http_major != 1 || p->http_minor > 1) return refuse_later(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
     if (p->method == HTTP_CONNECT) refuse_later(c, 501, "CONNECT is not offered");
     if (http_header(c, "transfer-encoding", &n)) {
         if (p->http_minor == 0) refuse_later(c, 400, "HTTP/1.0 has no Transfer-Encoding");
@@ -251,8 +254,7 @@ void http_head_parse(http_conn *c) {
     c->url = (http_span){0, 0};
     llhttp_errno_t code = llhttp_execute(&c->parser, c->head.data, c->head.size);
     if (code != HPE_OK && code != HPE_PAUSED)
-        refuse_later(c, code == HPE_INVALID_VERSION || code == HPE_PAUSED_H2_UPGRADE ? 505 : 400,
-                     c->parser.reason ? c->parser.reason : "the head of the request is malformed");
+        refuse_later(c, 400, c->parser.reason ? c->parser.reason : "the head of the request is malformed");
     if (c->url.size == 0) refuse_later(c, 400, "the head of the request is malformed");
 }
 
