@@ -16,6 +16,9 @@ static const char *const kept_names[] = {
     "origin",
     "user-agent",
     "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+    "x-llm-d-slo-ttft-ms",
+    "x-llm-d-slo-tpot-ms",
     "transfer-encoding",
 };
 enum { KEPT_COUNT = sizeof kept_names / sizeof *kept_names, FIELD_OTHER = -1 };
