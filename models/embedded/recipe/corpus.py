@@ -25,10 +25,10 @@ class Draw(random.Random):
         return self.choice(held_out if self.held_out else train)
 
     def pair(self, low, high):
-        """Two numbers; which pairs are held out is fixed for all time by a checksum."""
+        """Two numbers; which pairs are held out, in either order, is fixed for all time by a checksum."""
         while True:
             a, b = self.randint(low, high), self.randint(low, high)
-            if (zlib.crc32(b"%d,%d" % (a, b)) % 20 == 0) == self.held_out:
+            if (zlib.crc32(b"%d,%d" % (min(a, b), max(a, b))) % 20 == 0) == self.held_out:
                 return a, b
 
     def syllable_name(self):
@@ -635,8 +635,9 @@ HELD_OUT_KEYS = "input place number message detail note".split()
 
 
 def system_prompt(d):
-    group, (q, short, sentence, subject) = question(d)
+    """A rule and, in training, several questions under it: the rule is read once and obeyed each time."""
     kind = d.randrange(3)
+    keys = d.sample(HELD_OUT_KEYS + KEYS if d.held_out else KEYS, d.choice([1, 1, 2]))
     if kind == 0:
         rule = d.phrase("""Answer with one word only.
             Answer in one word.
@@ -647,7 +648,6 @@ def system_prompt(d):
             One word answers only.
             *Please answer with one word only.
             *Reply in a single word.""")
-        answer, expect = short, {"equals": short}
     elif kind == 1:
         rule = d.phrase("""Answer in upper case.
             Write everything in upper case.
@@ -657,31 +657,55 @@ def system_prompt(d):
             Answer in capital letters only.
             *Please answer in upper case.
             *Write in capital letters only.""")
-        answer, expect = sentence.upper(), {"contains": [short.upper()], "upper": True}
+    elif len(keys) == 1:
+        rule = d.phrase("""Answer as JSON with the key "{a}".
+            Answer in JSON with the key "{a}".
+            Reply with a JSON object with the key "{a}".
+            Give the answer as JSON. Use the key "{a}".
+            Use JSON with the key "{a}".
+            *Please answer as JSON with the key "{a}".
+            *Reply as JSON with the key "{a}".""", a=keys[0])
     else:
-        keys = d.sample(HELD_OUT_KEYS + KEYS if d.held_out else KEYS, d.choice([1, 1, 2]))
-        if len(keys) == 1:
-            rule = d.phrase("""Answer as JSON with the key "{a}".
-                Answer in JSON with the key "{a}".
-                Reply with a JSON object with the key "{a}".
-                Give the answer as JSON. Use the key "{a}".
-                Use JSON with the key "{a}".
-                *Please answer as JSON with the key "{a}".
-                *Reply as JSON with the key "{a}".""", a=keys[0])
-            values = [short]
+        rule = d.phrase("""Answer as JSON with the keys "{a}" and "{b}".
+            Answer in JSON with the keys "{a}" and "{b}".
+            Reply with a JSON object with the keys "{a}" and "{b}".
+            Give the answer as JSON. Use the keys "{a}" and "{b}".
+            Use JSON with the keys "{a}" and "{b}".
+            *Please answer as JSON with the keys "{a}" and "{b}".
+            *Reply as JSON with the keys "{a}" and "{b}".""", a=keys[0], b=keys[1])
+    messages = [{"role": "system", "content": rule if d.random() < 0.7 else "You are a helpful assistant. " + rule}]
+    for _ in range(1 if d.held_out else d.randint(1, 4)):
+        _, (q, short, _, subject) = question(d)
+        if kind == 0:
+            answer, expect = short, {"equals": short}
+        elif kind == 1:
+            answer, expect = short.upper(), {"contains": [short.upper()], "upper": True}
         else:
-            rule = d.phrase("""Answer as JSON with the keys "{a}" and "{b}".
-                Answer in JSON with the keys "{a}" and "{b}".
-                Reply with a JSON object with the keys "{a}" and "{b}".
-                Give the answer as JSON. Use the keys "{a}" and "{b}".
-                Use JSON with the keys "{a}" and "{b}".
-                *Please answer as JSON with the keys "{a}" and "{b}".
-                *Reply as JSON with the keys "{a}" and "{b}".""", a=keys[0], b=keys[1])
-            values = [subject, short]
-        answer = json.dumps(dict(zip(keys, values)), ensure_ascii=False)
-        expect = {"json_keys": keys, "contains": [short]}
-    prompt = rule if d.random() < 0.7 else "You are a helpful assistant. " + rule
-    return conversation("system prompt", [{"role": "system", "content": prompt}] + say(q, answer), expect)
+            values = [short] if len(keys) == 1 else [subject, short]
+            answer, expect = json.dumps(dict(zip(keys, values)), ensure_ascii=False), {"json_keys": keys, "contains": [short]}
+        messages += say(q, answer)
+    return conversation("system prompt", messages, expect)
+
+
+def letters(d):
+    """How words are spelled: what upper case needs. Training only."""
+    messages = []
+    for _ in range(d.randint(2, 5)):
+        word = d.choice([d.choice(d.choice(w.COUNTRIES)), d.person(), d.city(), d.choice(list(w.PLURALS.values())), d.choice(d.choice(w.OPPOSITES)),
+                         d.choice(w.MONTHS + w.DAYS), d.choice(list(w.THING_COLOURS.values()))])
+        if d.random() < 0.6:
+            q = d.phrase("""Write {x} in upper case.
+                Write {x} in capital letters.
+                {x} in upper case?
+                *Please write {x} in upper case.""", x=word)
+            messages += say(q, word.upper())
+        else:
+            q = d.phrase("""Spell {x}.
+                How do you spell {x}?
+                How is {x} spelled?
+                *Please spell {x}.""", x=word)
+            messages += say(q, "-".join(word.upper().replace(" ", "")))
+    return conversation("chat", messages, {"contains": []})
 
 
 def unknown(d):
@@ -743,18 +767,27 @@ def unknown(d):
 
 # ---- tools ----
 
-def tool(name, description, parameter, about):
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": {
-        "type": "object", "properties": {parameter: {"type": "string", "description": about}}, "required": [parameter]}}}
+def tool(d, name, description, parameter, about):
+    """A definition with one string argument, in one of the ways in which clients write it."""
+    value = {"type": "string", "description": about} if d.random() < 0.8 else {"description": about, "type": "string"}
+    parameters = {"type": "object", "properties": {parameter: value}, "required": [parameter]}
+    if d.random() < 0.15:
+        parameters["additionalProperties"] = False
+    function = {"name": name, "description": description, "parameters": parameters}
+    if d.random() < 0.15:
+        function = {"description": description, "name": name, "parameters": parameters}
+    if d.random() < 0.1:
+        function["strict"] = True
+    return {"type": "function", "function": function}
 
 
 def weather_tool(d):
-    return tool("get_weather", d.choice(["Get the weather in a city", "Returns the current weather", "Current weather for a city"]),
+    return tool(d, "get_weather", d.choice(["Get the weather in a city", "Returns the current weather", "Current weather for a city"]),
                 "city", d.choice(["The city", "Name of the city", "The name of the city"]))
 
 
 def calculator_tool(d):
-    return tool("calculator", d.choice(["Evaluate an expression", "Computes the value of an expression", "A calculator"]),
+    return tool(d, "calculator", d.choice(["Evaluate an expression", "Computes the value of an expression", "A calculator"]),
                 "expression", d.choice(["The expression", "The expression to evaluate", "An arithmetic expression"]))
 
 
@@ -768,7 +801,7 @@ HELD_OUT_PARAMETERS = "search_term label value entry".split()
 
 
 def other_tool(d):
-    """A tool with a name that may never have occurred before, a described string argument, and a request that needs it."""
+    """A tool with a name that may never have occurred before and a described string argument: (definition, parameter, what it finds)."""
     verb, noun = d.entity(VERBS, HELD_OUT_VERBS + VERBS), d.entity(NOUNS, HELD_OUT_NOUNS)
     if not d.held_out and d.random() < 0.35:
         noun = d.syllable_name().lower()
@@ -776,7 +809,13 @@ def other_tool(d):
     parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS)
     words = noun.replace("_", " ")
     kind = d.choice([f"The {words} to {verb.replace('_', ' ')}", f"Name of the {words}", f"What to {verb.replace('_', ' ')}", f"The {parameter.replace('_', ' ')}"])
-    definition_ = tool(name, d.choice([f"{verb.replace('_', ' ').capitalize()} a {words}", f"Finds the {words} of something", f"Gives the {words}"]), parameter, kind)
+    description = d.choice([f"{verb.replace('_', ' ').capitalize()} a {words}", f"Finds the {words} of something", f"Gives the {words}"])
+    return tool(d, name, description, parameter, kind), parameter, words
+
+
+def other_request(d, used):
+    """A request that needs such a tool, and the arguments of the call."""
+    _, parameter, words = used
     value = d.choice([d.syllable_name(), d.person(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS), d.entity(w.HEROES, w.HELD_OUT_HEROES),
                       d.city(), d.syllable_name() + " " + d.syllable_name(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS) + " " + d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
     q = d.phrase("""Find the {n} of {v}.
@@ -793,7 +832,7 @@ def other_tool(d):
         *Please find the {n} of {v}.
         *I am looking for the {n} of {v}.
         *Can you show me the {n} for {v}?""", n=words, v=value)
-    return definition_, q, name, {parameter: value}
+    return q, {parameter: value}
 
 
 def weather_request(d):
@@ -881,35 +920,78 @@ def tool_calculator(d):
 
 
 def tool_unseen(d):
-    definition_, q, name, arguments = other_tool(d)
+    used = other_tool(d)
+    q, arguments = other_request(d, used)
+    name = used[0]["function"]["name"]
     return conversation("tool: unseen", with_system(d, [{"role": "user", "content": q}, call(name, arguments)]),
-                        {"tool": name, "arguments": arguments}, tool_set(d, definition_))
+                        {"tool": name, "arguments": arguments}, tool_set(d, used[0]))
 
 
 CONDITIONS = "sunny cloudy rainy windy snowy foggy stormy clear".split()
 
 
-def tool_answer(d):
-    kind = d.randrange(3)
+def weather_exchange(d, used=None):
+    q, city = weather_request(d)
+    sky, degrees = d.choice(CONDITIONS), d.randint(-9, 38)
+    result = d.choice([json.dumps({"city": city, "condition": sky, "temperature": degrees}), json.dumps({"temperature": degrees, "condition": sky}),
+                       f"{sky}, {degrees} degrees"])
+    return exchange(q, call("get_weather", {"city": city}), result, f"In {city} it is {sky}, with {degrees} degrees."), [city, sky, str(degrees)]
+
+
+def calculator_exchange(d, used=None):
+    q, expression, value = sum_request(d)
+    result = d.choice([str(value), json.dumps({"result": value})])
+    return exchange(q, call("calculator", {"expression": expression}), result, f"{expression} = {value}."), [str(value)]
+
+
+def other_exchange(d, used):
+    q, arguments = other_request(d, used)
+    value = d.choice([d.syllable_name(), str(d.randint(1, 9999)), d.person(), d.city(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
+    result = d.choice([value, json.dumps({"result": value})])
+    return exchange(q, call(used[0]["function"]["name"], arguments), result, f"The result is {value}."), [value]
+
+
+def exchange(q, made, result, answer):
+    return [{"role": "user", "content": q}, made, {"role": "tool", "content": result}, {"role": "assistant", "content": answer}]
+
+
+def draw_exchange(d):
+    """One of the three kinds: (its tool, how to make another exchange with it)."""
+    kind = d.randrange(4)
     if kind == 0:
-        q, city = weather_request(d)
-        sky, degrees = d.choice(CONDITIONS), d.randint(-9, 38)
-        result = d.choice([json.dumps({"city": city, "condition": sky, "temperature": degrees}), json.dumps({"temperature": degrees, "condition": sky}),
-                           f"{sky}, {degrees} degrees"])
-        answer, words, used = f"In {city} it is {sky}, with {degrees} degrees.", [city, sky, str(degrees)], weather_tool(d)
-        made = call("get_weather", {"city": city})
-    elif kind == 1:
-        q, expression, value = sum_request(d)
-        result = d.choice([str(value), json.dumps({"result": value})])
-        answer, words, used = f"{expression} = {value}.", [str(value)], calculator_tool(d)
-        made = call("calculator", {"expression": expression})
-    else:
-        used, q, name, arguments = other_tool(d)
-        value = d.choice([d.syllable_name(), str(d.randint(1, 9999)), d.person(), d.city(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
-        result = d.choice([value, json.dumps({"result": value})])
-        answer, words, made = f"The result is {value}.", [value], call(name, arguments)
-    messages = [{"role": "user", "content": q}, made, {"role": "tool", "content": result}, {"role": "assistant", "content": answer}]
+        return weather_tool(d), weather_exchange
+    if kind == 1:
+        return calculator_tool(d), calculator_exchange
+    used = other_tool(d)
+    return used[0], lambda d, _=None: other_exchange(d, used)
+
+
+def tool_answer(d):
+    used, make = draw_exchange(d)
+    messages, words = make(d)
     return conversation("tool: answer", with_system(d, messages), {"contains": words}, tool_set(d, used))
+
+
+def tool_session(d):
+    """Several exchanges under one list of tools, some of which need none: the definitions are read once. Training only."""
+    made = {}
+    for _ in range(d.choice([1, 2, 2, 3])):
+        used, make = draw_exchange(d)
+        made.setdefault(used["function"]["name"], (used, make))
+    messages = []
+    for _ in range(d.randint(2, 6)):
+        if d.random() < 0.2:
+            group, (q, _, sentence, _) = question(d)
+            if group not in ("arithmetic", "units"):
+                messages += say(q, sentence)
+            continue
+        rows, _ = d.choice(list(made.values()))[1](d)
+        messages += rows
+    if not messages:
+        return tool_session(d)
+    tools = [used for used, _ in made.values()]
+    d.shuffle(tools)
+    return conversation("chat", with_system(d, messages), {"contains": []}, tools)
 
 
 def tools_not_needed(d):
@@ -939,14 +1021,15 @@ def long_chat(d):
 MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, story, unknown, counting]
 
 # kind of conversation -> share of the corpus
-MIX = [(plain("arithmetic"), 16), (plain("countries"), 16), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
-       (plain("alphabet"), 3), (counting, 3), (plain("calendar"), 3), (plain("units"), 5), (identity, 2), (small_talk, 2), (definition, 2),
-       (story, 5), (recall, 8), (system_prompt, 14), (unknown, 4), (tool_weather, 5), (tool_calculator, 5), (tool_unseen, 9),
-       (tool_answer, 7), (tools_not_needed, 2), (chat, 4), (long_chat, 0.4)]
+MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
+       (plain("alphabet"), 2), (counting, 3), (plain("calendar"), 2), (plain("units"), 5), (identity, 2), (small_talk, 2), (definition, 2),
+       (story, 4), (recall, 8), (system_prompt, 12), (letters, 3), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 1.2),
+       (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 6), (chat, 3), (long_chat, 0.25)]
+TRAINING_ONLY = (letters, tool_session)
 
 
 def conversations(seed, count, held_out=False):
-    makers, weights = zip(*MIX)
+    makers, weights = zip(*((make, weight) for make, weight in MIX if not (held_out and make in TRAINING_ONLY)))
     for i in range(count):
         d = Draw(f"{seed}:{i}", held_out)
         yield d.choices(makers, weights)[0](d)
