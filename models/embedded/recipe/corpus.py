@@ -12,6 +12,12 @@ import zlib
 import world as w
 
 
+ONSETS = "b br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sk sl sm sn sp st str t th tr v w wh y z".split() + [""]
+VOWELS = "a a e e i i o o u u ai ea ee oa oo ou".split()
+CODAS = "b ck d ft g l ll m mp n nd ng nk nt p r rd rk rm rn rt s sh sk ss st t tt th x".split() + [""] * 12
+SUFFIXES = "er or en le y on et ow ing el a um".split() + [""] * 12
+
+
 class Draw(random.Random):
     def __init__(self, seed, held_out=False):
         super().__init__(seed)
@@ -21,7 +27,9 @@ class Draw(random.Random):
         """One of the phrasings of this side, with its slots filled."""
         return self.choice(split_phrases(lines)[self.held_out]).format(**slots)
 
-    def entity(self, train, held_out):
+    def entity(self, train, held_out, made_up=0.0):
+        if not self.held_out and self.random() < made_up:
+            return self.made_up()
         return self.choice(held_out if self.held_out else train)
 
     def pair(self, low, high):
@@ -36,14 +44,25 @@ class Draw(random.Random):
         endings = ["", "", "n", "r", "s", "l", "m", "th"]
         return "".join(self.choice(syllables.split()) for _ in range(self.randint(2, 3))).capitalize() + self.choice(endings)
 
+    def made_up(self):
+        """A word that nobody has seen, so that copying is learned and not a list."""
+        while True:
+            word = "".join(self.choice(ONSETS) + self.choice(VOWELS) + self.choice(CODAS) for _ in range(self.choice([1, 1, 2])))
+            word += self.choice(SUFFIXES)
+            if 3 <= len(word) <= 10 and word not in w.HELD_OUT_OBJECTS + w.HELD_OUT_HEROES:
+                return word
+
+    def name(self):
+        return self.syllable_name() if self.held_out or self.random() < 0.5 else self.made_up().capitalize()
+
     def person(self):
         if self.random() < 0.4:
-            return self.syllable_name()
+            return self.name()
         return self.entity(w.NAMES, w.HELD_OUT_NAMES)
 
     def city(self):
         if self.random() < 0.25:
-            return self.syllable_name()
+            return self.name()
         if self.held_out:
             return self.choice(w.HELD_OUT_CITIES)
         return self.choice(w.CITIES_EXTRA) if self.random() < 0.4 else self.choice(w.COUNTRIES)[1]
@@ -545,8 +564,8 @@ STORIES = [
 
 
 def story(d):
-    hero = d.entity(w.HEROES, w.HELD_OUT_HEROES)
-    thing = d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)
+    hero = d.entity(w.HEROES, w.HELD_OUT_HEROES, 0.4)
+    thing = d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4)
     if not d.held_out and d.random() < 0.3:
         hero, thing = d.choice([(d.syllable_name().lower(), thing), (hero, d.syllable_name().lower())])
     an = lambda x: ("an " if x[0] in "aeiou" else "a ") + x
@@ -638,6 +657,8 @@ def system_prompt(d):
     """A rule and, in training, several questions under it: the rule is read once and obeyed each time."""
     kind = d.randrange(3)
     keys = d.sample(HELD_OUT_KEYS + KEYS if d.held_out else KEYS, d.choice([1, 1, 2]))
+    if not d.held_out:
+        keys = [d.made_up() if d.random() < 0.35 else key for key in keys]
     if kind == 0:
         rule = d.phrase("""Answer with one word only.
             Answer in one word.
@@ -708,6 +729,20 @@ def letters(d):
     return conversation("chat", messages, {"contains": []})
 
 
+def repeat(d):
+    """Saying words again, known ones and made-up ones. Training only."""
+    messages = []
+    for _ in range(d.randint(2, 4)):
+        words = " ".join(d.choice([d.made_up(), d.made_up(), d.name(), d.person(), d.city(), d.choice(w.OBJECTS), str(d.randint(0, 9999))])
+                         for _ in range(d.randint(1, 4)))
+        q = d.phrase("""Say {x}.
+            Repeat {x}.
+            Repeat after me: {x}.
+            *Please repeat {x}.""", x=words)
+        messages += say(q, words)
+    return conversation("chat", messages, {"contains": []})
+
+
 def unknown(d):
     if d.random() < 0.15:
         q, _, _ = sum_request(d)  # beyond two digits, and no calculator at hand
@@ -761,7 +796,7 @@ def unknown(d):
         *How far is it to {x}?
         *What is the population of {x}?
         *When did {x} die?
-        *Which team won the cup in {y}?""", x=d.syllable_name(), y=d.randint(1200, 2020), o=d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS))
+        *Which team won the cup in {y}?""", x=d.name(), y=d.randint(1200, 2020), o=d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4))
     return conversation("unknown", say(q, w.ME["unknown"]), {"contains": ["do not know"]})
 
 
@@ -803,10 +838,12 @@ HELD_OUT_PARAMETERS = "search_term label value entry".split()
 def other_tool(d):
     """A tool with a name that may never have occurred before and a described string argument: (definition, parameter, what it finds)."""
     verb, noun = d.entity(VERBS, HELD_OUT_VERBS + VERBS), d.entity(NOUNS, HELD_OUT_NOUNS)
-    if not d.held_out and d.random() < 0.35:
-        noun = d.syllable_name().lower()
+    if not d.held_out and d.random() < 0.5:
+        noun = d.name().lower()
+    if not d.held_out and d.random() < 0.2:
+        verb = d.made_up()
     name = d.choice([f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", f"{noun}_service"])
-    parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS)
+    parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS, 0.3)
     words = noun.replace("_", " ")
     kind = d.choice([f"The {words} to {verb.replace('_', ' ')}", f"Name of the {words}", f"What to {verb.replace('_', ' ')}", f"The {parameter.replace('_', ' ')}"])
     description = d.choice([f"{verb.replace('_', ' ').capitalize()} a {words}", f"Finds the {words} of something", f"Gives the {words}"])
@@ -816,8 +853,8 @@ def other_tool(d):
 def other_request(d, used):
     """A request that needs such a tool, and the arguments of the call."""
     _, parameter, words = used
-    value = d.choice([d.syllable_name(), d.person(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS), d.entity(w.HEROES, w.HELD_OUT_HEROES),
-                      d.city(), d.syllable_name() + " " + d.syllable_name(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS) + " " + d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
+    value = d.choice([d.name(), d.person(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4), d.entity(w.HEROES, w.HELD_OUT_HEROES, 0.4),
+                      d.city(), d.name() + " " + d.name(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4) + " " + d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4)])
     q = d.phrase("""Find the {n} of {v}.
         Find the {n} for {v}.
         Look up the {n} {v}.
@@ -946,7 +983,7 @@ def calculator_exchange(d, used=None):
 
 def other_exchange(d, used):
     q, arguments = other_request(d, used)
-    value = d.choice([d.syllable_name(), str(d.randint(1, 9999)), d.person(), d.city(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS)])
+    value = d.choice([d.name(), str(d.randint(1, 9999)), d.person(), d.city(), d.entity(w.OBJECTS, w.HELD_OUT_OBJECTS, 0.4)])
     result = d.choice([value, json.dumps({"result": value})])
     return exchange(q, call(used[0]["function"]["name"], arguments), result, f"The result is {value}."), [value]
 
@@ -1022,14 +1059,30 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
-       (plain("alphabet"), 2), (counting, 3), (plain("calendar"), 2), (plain("units"), 5), (identity, 2), (small_talk, 2), (definition, 2),
-       (story, 4), (recall, 8), (system_prompt, 12), (letters, 3), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 1.2),
+       (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 3), (small_talk, 2), (definition, 3),
+       (story, 4), (recall, 8), (system_prompt, 12), (letters, 3), (repeat, 2.5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 1.2),
        (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 6), (chat, 3), (long_chat, 0.25)]
-TRAINING_ONLY = (letters, tool_session)
+TRAINING_ONLY = (letters, repeat, tool_session)
+
+FILLERS = """really now then maybe actually just simply kindly quickly briefly again once friend exactly perhaps well so also here
+there sir anyway finally first only surely truly""".split()
+
+
+def interrupt(d, messages):
+    """Words that mean nothing, near the beginning of what a user says: what is not understood is to be passed over."""
+    for m in messages:
+        if m["role"] == "user" and d.random() < 0.15:
+            words = m["content"].split(" ")
+            place = 0 if words[0][:1].isdigit() else d.randrange(min(3, len(words)))
+            m["content"] = " ".join(words[:place] + [d.made_up() if d.random() < 0.6 else d.choice(FILLERS)] + words[place:])
 
 
 def conversations(seed, count, held_out=False):
     makers, weights = zip(*((make, weight) for make, weight in MIX if not (held_out and make in TRAINING_ONLY)))
     for i in range(count):
         d = Draw(f"{seed}:{i}", held_out)
-        yield d.choices(makers, weights)[0](d)
+        make = d.choices(makers, weights)[0]
+        drawn = make(d)
+        if not held_out and make not in TRAINING_ONLY[:2]:
+            interrupt(d, drawn["messages"])
+        yield drawn
