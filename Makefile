@@ -15,7 +15,7 @@ FLAGS_fuzz    = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize
 
 CFLAGS  += -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith -Werror \
            -ffp-contract=off -fno-math-errno -pthread $(FLAGS_$(MODE)) -I. -MMD -MP
-LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lm -ldl
+LDLIBS   = -luv -lcjson -lpcre2-8 -lutf8proc -linih -lsodium -lm -ldl
 LLHTTP   = /usr/share/llhttp
 LLHTTP_H = /usr/share/include/llhttp
 
@@ -78,7 +78,7 @@ format: ## format every C file as .clang-format says
 	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
 docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
-	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
+	for page in configuration api metrics; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
 
 install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench

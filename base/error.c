@@ -10,7 +10,7 @@ static const struct {
     int         code, exit_status;
     const char *name;
 } codes[] = {
-#define ROW(code, status, name) {code, status, name},
+#define ROW(code, status, name, what) {code, status, name},
     ERROR_CODES(ROW)
 #undef ROW
 };

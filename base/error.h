@@ -9,19 +9,22 @@
 #pragma once
 #include <stdarg.h>
 
-/* code, exit status of the process when it is the reason to stop, name */
+/* code, exit status of the process when it is the reason to stop (those of sysexits.h where one fits), name, what the
+ * status tells an operator; docs/configuration.md is printed from it. */
 #define ERROR_CODES(X)                                                                                                      \
-    X(OK, 0, "ok")                                                                                                          \
-    X(ERR_INVALID, 65, "invalid")         /* the input is malformed or out of range */                                      \
-    X(ERR_UNSUPPORTED, 69, "unsupported") /* well formed, but not something this build does */                              \
-    X(ERR_NOT_FOUND, 66, "not_found")     /* a file, model or id that is not there */                                       \
-    X(ERR_TOO_LARGE, 65, "too_large")     /* over a stated limit */                                                         \
-    X(ERR_FULL, 75, "full")               /* a bounded resource is used up; later it may not be */                          \
-    X(ERR_MEMORY, 71, "memory")           /* memory that was asked for at start is not to be had */                         \
-    X(ERR_IO, 74, "io")                   /* the operating system refused a read, write or bind */                          \
-    X(ERR_DEVICE, 70, "device")           /* the compute device failed */                                                   \
-    X(ERR_CANCELLED, 1, "cancelled")                                                                                        \
-    X(ERR_USAGE, 64, "usage") /* the command line */
+    X(OK, 0, "ok", "done; of the daemon: drained after SIGTERM or SIGINT")                                                  \
+    X(ERR_CANCELLED, 1, "cancelled", "given up half-way")                                                                   \
+    X(ERR_USAGE, 64, "usage", "the command line")                                                                           \
+    X(ERR_INVALID, 65, "invalid", "a model or another input is damaged or out of range")                                    \
+    X(ERR_TOO_LARGE, 65, "too_large", "")                                                                                   \
+    X(ERR_NOT_FOUND, 66, "not_found", "a model or another file is not there")                                               \
+    X(ERR_UNSUPPORTED, 69, "unsupported", "a model, or something else well formed, that this build does not do")            \
+    X(ERR_DEVICE, 70, "device", "the compute device failed, or its self-test did")                                          \
+    X(ERR_MEMORY, 71, "memory", "the memory that was asked for is not to be had")                                           \
+    X(ERR_ADDRESS, 73, "address", "an address cannot be listened on: in use, not this machine's, or not permitted")         \
+    X(ERR_IO, 74, "io", "the operating system refused a read or a write")                                                   \
+    X(ERR_FULL, 75, "full", "a bounded resource is used up; later it may not be")                                           \
+    X(ERR_CONFIG, 78, "config", "the configuration file, the key file, or settings that contradict each other")
 
 enum error_code {
     OK = 0,
@@ -35,6 +38,8 @@ enum error_code {
     ERR_DEVICE = -8,
     ERR_CANCELLED = -9,
     ERR_USAGE = -10,
+    ERR_CONFIG = -11,
+    ERR_ADDRESS = -12,
 };
 
 typedef struct {

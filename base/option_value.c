@@ -72,6 +72,19 @@ static int parse_u32(const option_row *row, const char *label, const char *text,
     return OK;
 }
 
+static int parse_i32(const option_row *row, const char *label, const char *text, option_value *out, error *err) {
+    size_t      sign = text[0] == '-', n = strspn(text + sign, "0123456789");
+    const char *end = text + sign + n;
+    if (!n || *end) return error_set(err, ERR_INVALID, "%s must be a whole number, not '%s'", label, text);
+    errno = 0;
+    long long v = strtoll(text, NULL, 10);
+    if (errno || out_of_bounds(row, (double)v)) return refuse_bounds(row, label, text, "", err);
+    if (v < INT32_MIN || v > INT32_MAX)
+        return error_set(err, ERR_INVALID, "%s must be between %d and %d, not %s", label, INT32_MIN, INT32_MAX, text);
+    out->integer = (uint64_t)v;
+    return OK;
+}
+
 static int parse_f64(const option_row *row, const char *label, const char *text, option_value *out, error *err) {
     char *end;
     out->real = strtod(text, &end);
@@ -131,9 +144,9 @@ static int parse_choice(const option_row *row, const char *label, const char *te
 
 int option_parse(const option_row *row, const char *label, const char *text, option_value *out, error *err) {
     static int (*const parsers[])(const option_row *, const char *, const char *, option_value *, error *) = {
-        [OPTION_BOOL] = parse_bool,        [OPTION_U32] = parse_u32,       [OPTION_U64_SIZE] = parse_size,
-        [OPTION_F64] = parse_f64,          [OPTION_STRING] = parse_string, [OPTION_CHOICE] = parse_choice,
-        [OPTION_DURATION] = parse_duration};
+        [OPTION_BOOL] = parse_bool,         [OPTION_U32] = parse_u32,       [OPTION_U64_SIZE] = parse_size,
+        [OPTION_F64] = parse_f64,           [OPTION_STRING] = parse_string, [OPTION_CHOICE] = parse_choice,
+        [OPTION_DURATION] = parse_duration, [OPTION_I32] = parse_i32};
     *out = (option_value){0};
     if (strlen(text) > OPTION_TEXT_MAX)
         return error_set(err, ERR_TOO_LARGE, "%s is longer than %d bytes", label, OPTION_TEXT_MAX);
@@ -145,6 +158,7 @@ void option_store(const option_row *row, void *settings, const option_value *val
     switch (row->kind) {
     case OPTION_BOOL: *(bool *)field = value->boolean; break;
     case OPTION_U32: *(uint32_t *)field = (uint32_t)value->integer; break;
+    case OPTION_I32: *(int32_t *)field = (int32_t)(int64_t)value->integer; break;
     case OPTION_F64: *(double *)field = value->real; break;
     case OPTION_U64_SIZE:
     case OPTION_DURATION: *(uint64_t *)field = value->integer; break;

@@ -14,6 +14,7 @@
 typedef enum {
     OPTION_BOOL,     /* bool; --name, --no-name, name = yes|no|true|false|on|off */
     OPTION_U32,      /* uint32_t in [min, max] */
+    OPTION_I32,      /* int32_t in [min, max] */
     OPTION_U64_SIZE, /* uint64_t bytes: 512M, 2GiB, 1.5G */
     OPTION_F64,      /* double in [min, max] */
     OPTION_STRING,   /* const char *, owned by the options; "" and NULL are kept apart only by the default */

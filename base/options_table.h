@@ -6,7 +6,7 @@ enum { OPTION_TEXT_MAX = 4000 }; /* bytes of one value, and of one line of a fil
 
 typedef struct {
     bool     boolean;
-    uint64_t integer; /* u32; bytes of a size; microseconds of a duration */
+    uint64_t integer; /* u32; i32, sign-extended; bytes of a size; microseconds of a duration */
     double   real;
 } option_value;
 

@@ -8,8 +8,8 @@ enum { HELP_INDENT = 30, HELP_WIDTH = 110 };
 
 static const char *argument_name(const option_row *row) {
     static const char *const by_kind[] = {
-        [OPTION_U32] = "N",         [OPTION_U64_SIZE] = "SIZE", [OPTION_F64] = "X",    [OPTION_STRING] = "TEXT",
-        [OPTION_DURATION] = "TIME", [OPTION_BOOL] = NULL,       [OPTION_CHOICE] = NULL};
+        [OPTION_U32] = "N",       [OPTION_I32] = "N",         [OPTION_U64_SIZE] = "SIZE", [OPTION_F64] = "X",
+        [OPTION_STRING] = "TEXT", [OPTION_DURATION] = "TIME", [OPTION_BOOL] = NULL,       [OPTION_CHOICE] = NULL};
     if (row->argument) return row->argument;
     return row->kind == OPTION_CHOICE ? row->choices : by_kind[row->kind];
 }

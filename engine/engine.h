@@ -44,25 +44,40 @@ uint32_t           engine_context_max(const engine *e);
 const scheduler_config *engine_scheduler_config(const engine *e); /* as derived: what bounds it really has */
 const char        *engine_model_dir(const engine *e); /* NULL for random: */
 
+/* How likely each token of a prompt was after those before it. The caller's arrays, kept until the request has ended; entry
+ * i is of prompt token i, all but the first are filled before the first token is told, and the bits depend on neither cuts
+ * nor neighbours. Such a prompt is computed whole: what the cache holds has no logits. */
 typedef struct {
-    uint64_t  id;     /* unique, chosen by the caller */
-    uint32_t *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
-    uint32_t  prompt_tokens;
-    uint32_t  output_tokens_max, output_tokens_min;
-    sampling  params; /* bias arrays: ownership as for tokens */
-    bool      ignore_eos;
-    uint32_t  stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
-    int32_t   priority;
-    uint64_t  tenant, cache_salt;
+    float    *logprobs; /* [prompt_tokens] */
+    uint32_t *ranks;    /* [prompt_tokens]: 1 is the likeliest */
+    uint32_t  tops;     /* alternatives per token, at most TOP_LOGPROBS_MAX */
+    uint32_t *top_ids;  /* [prompt_tokens * tops], best first; PROMPT_TOP_NONE where the vocabulary has no more */
+    float    *top_logprobs;
+} prompt_scores;
+#define PROMPT_TOP_NONE UINT32_MAX
+
+typedef struct {
+    uint64_t       id;     /* unique, chosen by the caller */
+    uint32_t      *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
+    uint32_t       prompt_tokens;
+    uint32_t       output_tokens_max, output_tokens_min;
+    sampling       params; /* bias arrays: ownership as for tokens */
+    bool           ignore_eos;
+    uint32_t       stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
+    int32_t        priority;
+    uint64_t       tenant, cache_salt;
+    uint64_t       session; /* hash of what names the conversation; 0: nothing does */
+    request_slo    slo;
+    prompt_scores *scores; /* NULL: not asked for */
 } engine_request;
 
 /* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
- * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything. */
+ * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything, but r->tokens
+ * may have moved. */
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
-
 
 typedef struct {
     uint64_t       id;
@@ -85,7 +100,7 @@ typedef struct {
     scheduler_stats scheduler;
     device_stats    device;
     uint64_t        passes_done, pass_started_us; /* pass_started_us 0: between passes */
-    uint64_t        operators_done;               /* of all passes, also within the one that runs: what progress is seen by */
+    uint64_t        operators_done; /* of all passes, also within the one that runs: what progress is seen by */
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        corrupted;                    /* requests that ended because the model computed no numbers */
     histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */

@@ -48,14 +48,23 @@ typedef struct {
     uint64_t         seed; /* of every hash and draw */
 } scheduler_config;
 
+/* What a request wants of time, in microseconds from its submission; 0: nothing. */
+typedef struct {
+    uint64_t ttft_us, tbt_us, deadline_us; /* to the first token; between tokens; to the last */
+    double   value;                        /* what keeping it is worth; 0: as much as any */
+} request_slo;
+
 typedef struct {
     uint64_t        id;     /* unique among the live ones; chosen by the caller, any value */
     const uint32_t *tokens; /* room for prompt_tokens + output_tokens_max; the caller appends each sampled token at its place
                                BEFORE reporting it, and keeps the array until the request has ended */
-    uint32_t prompt_tokens, output_tokens_max;
-    int32_t  priority; /* lower goes first (policies that look at it) */
-    uint64_t tenant;
-    uint64_t cache_salt; /* prefixes are shared only among equal salts */
+    uint32_t    prompt_tokens, output_tokens_max;
+    int32_t     priority; /* lower goes first (policies that look at it) */
+    uint64_t    tenant;
+    uint64_t    cache_salt; /* prefixes are shared only among equal salts */
+    uint64_t    session;    /* of one conversation; 0: unknown */
+    request_slo slo;
+    bool        computes_all; /* the cache is not asked for its prefix: every row of the prompt is wanted */
 } scheduler_request;
 
 /* ---- events ---- */

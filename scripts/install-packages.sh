@@ -3,7 +3,7 @@
 # prints the line that would. Quick when everything is there.
 set -eu
 
-build="gcc make libc6-dev libuv1-dev node-llhttp libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libinih-dev"
+build="gcc make libc6-dev libuv1-dev node-llhttp libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libinih-dev libsodium-dev"
 tests="libcmocka-dev python3 python3-venv curl"
 
 missing=""

@@ -17,17 +17,31 @@ static void answer(service *sv, http_conn *c, const http_reply *r) {
     http_answer(c, r);
 }
 
-static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
-    answer(sv, c,
-           &(http_reply){status, "application/json", status == 503 ? "Retry-After: 1\r\n" : NULL, json->data, json->size});
+static void write_id(service *sv, const http_conn *c, buf *headers) {
+    char id[REQUEST_ID_SIZE];
+    request_id_choose(sv, c, id);
+    buf_str(headers, "X-Request-Id: "), buf_str(headers, id), buf_str(headers, "\r\n");
 }
 
-static void answer_fault(service *sv, http_conn *c, const fault *f, const char *headers) {
-    buf json;
-    buf_init(&json, 8192);
+static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
+    buf headers;
+    buf_init(&headers, 1024);
+    write_id(sv, c, &headers);
+    if (status == 503) buf_str(&headers, "Retry-After: 1\r\n");
+    answer(sv, c, &(http_reply){status, "application/json", headers.data, json->data, json->size});
+    buf_free(&headers);
+}
+
+/* `more`: header lines of its own, or NULL. */
+static void answer_fault(service *sv, http_conn *c, const fault *f, const char *more) {
+    buf json, headers;
+    buf_init(&json, 8192), buf_init(&headers, 1024);
+    write_id(sv, c, &headers);
+    fault_headers(f, &headers);
+    if (more) buf_str(&headers, more);
     fault_write(f, &json);
-    answer(sv, c, &(http_reply){fault_status(f), "application/json", headers, json.data, json.size});
-    buf_free(&json);
+    answer(sv, c, &(http_reply){fault_status(f), "application/json", headers.data, json.data, json.size});
+    buf_free(&json), buf_free(&headers);
 }
 
 static void answer_health(service *sv, http_conn *c, size_t offset) {
@@ -165,6 +179,8 @@ static const struct {
 } routes[] = {
     {"/v1/chat/completions", NULL, &chat_exchange},
     {"/v1/completions", NULL, &completion_exchange},
+    {"/v1/chat/completions/render", NULL, &chat_render_exchange},
+    {"/v1/completions/render", NULL, &completion_render_exchange},
     {"/tokenize", NULL, &tokenize_exchange},
     {"/detokenize", NULL, &detokenize_exchange},
     {"/v1/models", get_models, NULL},
@@ -207,14 +223,33 @@ static bool is_json(const http_conn *c) {
                      (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1])));
 }
 
-static void post(service *sv, http_conn *c, int route) {
+static void post(service *sv, http_conn *c, int route, tenant *who) {
     fault f = {0};
     if (!is_json(c)) fault_set(&f, FAULT_MEDIA, NULL, "The body must be JSON: send Content-Type: application/json.");
     else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
     else if (sv->phase == PHASE_DRAINING) fault_set(&f, FAULT_DRAINING, NULL, "The server is shutting down.");
-    if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path);
+    if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path, who);
     if (f.kind == FAULT_DRAINING) sv->metrics.count.refused_draining++;
-    answer_fault(sv, c, &f, fault_retry(&f) ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL);
+    answer_fault(sv, c, &f, NULL);
+}
+
+/* ---- keys ---- */
+/* Probes have no key, and the page asks its reader for one. */
+static bool is_open(const service *sv, int route) {
+    if (!sv->keys) return true;
+    if (route < 0) return false;
+    void (*get)(service *, http_conn *) = routes[route].get;
+    return get == get_health || get == get_live || get == get_ready || get == get_page ||
+           (get == get_metrics && sv->config->metrics_open);
+}
+
+static void refuse_key(service *sv, http_conn *c, bool given) {
+    fault f;
+    fault_set(&f, FAULT_KEY, NULL,
+              given ? "This API key is not known here."
+                    : "An API key is needed: send it as 'Authorization: Bearer YOUR_KEY'.");
+    sv->metrics.count.refused_key++;
+    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\nx-should-retry: false\r\n");
 }
 
 void api_request(void *sv_, http_conn *c) {
@@ -224,12 +259,16 @@ void api_request(void *sv_, http_conn *c) {
     int         route = find_route(path, n);
     uint8_t     method = c->parser.method;
     fault       f;
+    size_t      given_bytes = 0;
+    const char *given = http_header(c, "authorization", &given_bytes);
+    tenant     *who = sv->keys ? keys_find(sv->keys, given, given_bytes) : NULL;
+    if (!who && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
     if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
     if (route < 0) {
         fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);
         return answer_fault(sv, c, &f, NULL);
     }
-    if (method == HTTP_POST && routes[route].post) return post(sv, c, route);
+    if (method == HTTP_POST && routes[route].post) return post(sv, c, route, who);
     if ((method == HTTP_GET || method == HTTP_HEAD) && routes[route].get) return routes[route].get(sv, c);
     refuse_method(sv, c, route);
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "server/commands.h"
 #include "server/docs.h"
+#include "server/keys.h"
 #include "server/settings.h"
 
 typedef struct {
@@ -32,7 +33,7 @@ static int read_settings(options *o, serve_flags *flags, int argc, char **argv, 
     int         code = options_read_args(o, argc, argv, rest, 1, &rest_count, err);
     if (code != OK) return code;
     if (rest_count) return error_set(err, ERR_USAGE, "'%s' is not a flag; settings are written --name VALUE", rest[0]);
-    return flags->config ? options_read_file(o, flags->config, err) : OK;
+    return flags->config ? settings_read_file(o, flags->config, err) : OK;
 }
 
 /* ---- progress while the model is loaded: one line on a terminal, else a log line at each quarter ---- */
@@ -111,13 +112,13 @@ static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf_free(&text);
     return 0;
 }
-static void write_configuration(const options *o, buf *out) {
-    (void)o;
-    docs_configuration(out);
-}
-static void write_api(const options *o, buf *out) {
-    (void)o;
-    docs_api(out);
+static int print_page(const char *page) {
+    buf text;
+    buf_init(&text, 1 << 20);
+    docs_print(page, &text);
+    fputs(text.data, stdout);
+    buf_free(&text);
+    return 0;
 }
 
 /* --check: the settings as such, and whether the model they name can be read and fits into memory. */
@@ -125,6 +126,7 @@ static int check_settings(settings *s, error *err) {
     checkpoint *model;
     memory_plan memory;
     int         code = settings_finish(s, err);
+    if (code == OK) code = settings_check_serving(s, err);
     if (code == OK) code = checkpoint_open(&model, s->engine.model, err);
     if (code != OK) return code;
     code = engine_plan(&s->engine, model, &memory, err);
@@ -138,16 +140,18 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
     if (flags->help) return print_text(write_help, o);
-    if (flags->print_docs) return print_text(strcmp(flags->print_docs, "api") == 0 ? write_api : write_configuration, o);
+    if (flags->print_docs) return print_page(flags->print_docs);
     if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);
     code = settings_finish(s, &err);
+    if (code == OK) code = settings_check_serving(s, &err);
     if (code == OK) code = serve(s, &err);
     return code == OK ? 0 : command_failed("serve", &err);
 }
 
 int cmd_serve(int argc, char **argv) {
+    keys_init();
     settings    s = {0};
     serve_flags flags = {0};
     options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);

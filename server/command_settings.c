@@ -29,7 +29,7 @@ int command_settings_read(command_settings *c, int argc, char **argv, error *err
     if (code != OK) return code;
     if (rest_count) return error_set(err, ERR_USAGE, "'%s' is not a flag; flags are written --name VALUE", rest[0]);
     if (c->help) return print_help(c), OK;
-    if (c->config) code = options_read_file(c->options, c->config, err);
+    if (c->config) code = settings_read_file(c->options, c->config, err);
     if (code == OK) code = settings_finish(&c->values, err);
     if (code == OK) settings_apply_log(&c->values);
     return code;

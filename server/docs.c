@@ -3,8 +3,42 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/keys.h"
 #include "server/params.h"
 #include "server/settings.h"
+
+static void write_key_file(buf *out) {
+    buf_str(out,
+            "\n## Key file\n\n"
+            "`api-keys` names a file with one tenant a line: a name, its keys, and what differs from the defaults. `#` "
+            "begins a\n"
+            "comment. Keys are kept as SHA-256 digests: `penstock key alice >> FILE` makes a key, shows it once, and "
+            "appends its\n"
+            "line; several keys on a line let one replace the other. `anyone` in place of a key admits requests without a "
+            "key, or\n"
+            "with one that is nobody's.\n\n"
+            "    alice  sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08  weight=2 concurrency=8\n"
+            "    guest  anyone  concurrency=1 priority=100\n\n");
+    keys_markdown(out);
+}
+
+/* Codes that share a status are told by the first of them. */
+static void write_exit_statuses(buf *out) {
+    static const struct {
+        int         status;
+        const char *what;
+    } rows[] = {
+#define ROW(code, status, name, what) {status, what},
+        ERROR_CODES(ROW)
+#undef ROW
+            {130, "SIGINT came a second time while draining, which ends the daemon at once (128 + 2)"},
+        {134, "the daemon found itself broken, or the watchdog found it stuck: SIGABRT, with a core where cores are kept"},
+        {143, "SIGTERM came a second time while draining (128 + 15)"},
+    };
+    buf_str(out, "\n## Exit statuses\n\n| status | cause |\n|---|---|\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (*rows[i].what) buf_printf(out, "| %d | %s |\n", rows[i].status, rows[i].what);
+}
 
 void docs_configuration(buf *out) {
     settings s = {0};
@@ -19,6 +53,8 @@ void docs_configuration(buf *out) {
             "that can be read back.\n");
     options_markdown(o, out);
     options_free(o);
+    write_key_file(out);
+    write_exit_statuses(out);
 }
 
 static const struct {
@@ -31,7 +67,7 @@ static const struct {
     {"GET", "/v1/models", "the model that is served; `/v1/models/NAME` for it alone"},
     {"GET", "/live", "200 unless the engine has work and makes no progress, or has failed: then 503, restart it"},
     {"GET", "/health", "the same, and 503 while loading or draining: send it no requests; so does `/ready`"},
-    {"GET", "/metrics", "counters, gauges and histograms for Prometheus, under our names and under vLLM's"},
+    {"GET", "/metrics", "counters, gauges and histograms for Prometheus, under our names and under vLLM's ([metrics.md](metrics.md))"},
     {"GET", "/version", "the version"},
     {"GET", "/", "a page to talk to the model with"},
 };
@@ -110,7 +146,7 @@ void docs_api(buf *out) {
         "\nA mistake is answered with OpenAI's nested object, `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`: "
         "400 for a\n"
         "bad parameter (`param` names it; `context_length_exceeded` where the prompt is too long), 404 for another model,\n"
-        "413 for a body that is too large, 429 with `Retry-After` when the queue is full, 503 while loading or draining. A\n"
+        "413 for a body that is too large, 429 over the limits of a key, 503 with `Retry-After` when the queue is full. A\n"
         "request that is answered 200 has its place in the queue. Unknown parameters are accepted and ignored.\n\n"
         "A stream is `data: {...}` events and ends with `data: [DONE]`; one that fails midway carries an error object\n"
         "instead and closes. A client that closes its connection, or only its sending side, frees its request within one\n"
@@ -120,4 +156,9 @@ void docs_api(buf *out) {
     write_parameters(out);
     write_names("Accepted without effect", PARAM_IGNORED, false, out);
     write_names("Refused with 400", PARAM_REFUSED, true, out);
+}
+
+void docs_print(const char *page, buf *out) {
+    static void (*const write[])(buf *) = {docs_configuration, docs_api, docs_metrics};
+    write[option_choice_index(DOCS_PAGES, page)](out);
 }

@@ -10,6 +10,8 @@ typedef enum {
     FAULT_NONE,
     FAULT_BODY,    /* not JSON, not an object, a name twice */
     FAULT_INVALID, /* a value that cannot be, no better code */
+    FAULT_RULE,    /* values that do not go together, or a form that is not offered: no code says it better */
+    FAULT_UNKNOWN, /* a parameter that nobody knows, with strict-params */
     FAULT_MISSING, /* a required parameter */
     FAULT_TYPE,
     FAULT_INT_ABOVE,
@@ -22,10 +24,13 @@ typedef enum {
     FAULT_UNSUPPORTED, /* a parameter this build refuses */
     FAULT_CONTEXT,     /* prompt or prompt + answer over the context */
     FAULT_MODEL,
+    FAULT_KEY,   /* no API key, or one that is nobody's */
+    FAULT_LIMIT, /* more than the key allows */
     FAULT_URL,
     FAULT_METHOD,
     FAULT_MEDIA,
     FAULT_OVERLOADED,
+    FAULT_DEADLINE, /* passed before the request began */
     FAULT_DRAINING,
     FAULT_LOADING,
     FAULT_INTERNAL,

@@ -339,7 +339,7 @@ int listener_adopt(listener *l, conn_role role, int fd, error *err) {
     if (failed == 0) return OK;
     char url[256];
     socket_url(fd, url, sizeof url);
-    return error_set(err, ERR_IO, "cannot listen on %s: %s", url, uv_strerror(failed));
+    return error_set(err, ERR_ADDRESS, "cannot listen on %s: %s", url, uv_strerror(failed));
 }
 
 int listener_bind(listener *l, conn_role role, const char *host, uint32_t port, error *err) {

@@ -36,7 +36,7 @@ typedef enum {
 
 typedef struct {
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
-    uint64_t refused_full, refused_draining, refused_invalid;
+    uint64_t refused_full, refused_draining, refused_invalid, refused_key, refused_limit;
     uint64_t ledger_us[LEDGER_PARTS]; /* of requests that have ended */
     uint64_t answers[6];              /* by first digit of the status */
     uint64_t clients_gone;            /* left before their answer was complete */

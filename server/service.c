@@ -17,7 +17,7 @@
 
 enum {
     EVENTS_PER_BATCH = 256,
-    WATCH_MS = 250,          /* so much later than stall-timeout a stuck engine may be noticed */
+    WATCH_MS = 250, /* so much later than stall-timeout a stuck engine may be noticed */
     DRAIN_WATCH_MS = 20,
     LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
     STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
@@ -139,7 +139,8 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
-    sv->requests_max = (uint64_t)ec->scheduler_settings.running_max + ec->scheduler_settings.waiting_max;
+    const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
+    sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
     sv->progress.since_us = clock_us();
     lay_out_metrics(sv);
     sv->phase = PHASE_SERVING;
@@ -212,8 +213,14 @@ static void finish(service *sv) {
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
     metrics_page_free(sv->metrics_page);
+    keys_free(sv->keys);
     buf_free(&sv->scratch);
     uv_loop_close(&sv->loop);
+}
+
+static int read_keys(service *sv) {
+    keys_init();
+    return sv->config->api_keys ? keys_read_file(&sv->keys, sv->config->api_keys, &sv->failure) : OK;
 }
 
 int server_run(const server_config *c, engine_config *ec, error *err) {
@@ -232,7 +239,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     lay_out_metrics(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
     sv->listener = listener_new(&sv->loop, &sv->http);
-    if (listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
+    if (read_keys(sv) == OK && listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {
         uv_queue_work(&sv->loop, &sv->load, load, loaded);
         uv_run(&sv->loop, UV_RUN_DEFAULT);
     }

@@ -1,9 +1,12 @@
 #include "server/settings.h"
 
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "server/keys.h"
 
 /* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
 #define ORDERS "fcfs"
@@ -32,10 +35,16 @@ const option_row settings_rows[] = {
      "address to listen on; 0.0.0.0 or :: for all, unix:PATH for a socket in the file system", false},
     {"server", "port", OPTION_U32, AT(server.port), 0, 65535, "8080", NULL, "N",
      "TCP port to listen on; 0: any free one, named in the line that says the daemon is ready", false},
+    {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
+     "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
+    {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
+     "answer /metrics without a key, as /health, /live and /ready are", true},
+    {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
+     "listen on an address that other machines reach although anyone may ask", false},
     {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "4096", NULL, "N",
      "connections open at once; one more is answered 503", false},
     {"server", "connections-per-address", OPTION_U32, AT(server.connections_per_address), 0, 65535, "1024", NULL, "N",
-     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 429; 0: no bound of its own", false},
+     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", false},
     {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
      "N", "requests before a connection is closed", false},
     {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
@@ -70,6 +79,8 @@ const option_row settings_rows[] = {
      "tell them under the names that vLLM had before as well (vllm:gpu_cache_usage_perc ...)", false},
     {"server", "choices-max", OPTION_U32, AT(server.choices_max), 1, 1024, "128", NULL, "N",
      "n times prompts of one request", false},
+    {"server", "strict-params", OPTION_BOOL, AT(server.strict_params), 0, 0, "no", NULL, NULL,
+     "refuse requests with parameters that nobody knows, in place of ignoring those", false},
     {"server", "worker-body", OPTION_U64_SIZE, AT(server.worker_body_bytes), 0, 1073741824, "16K", NULL, "SIZE",
      "larger bodies are parsed and tokenized off the I/O thread", false},
 
@@ -129,6 +140,37 @@ int settings_finish(settings *s, error *err) {
     c->reclaim = (reclaim_policy)option_choice_index(RECLAIMS, s->reclaim);
     c->retention = (retention_policy)option_choice_index(RETENTIONS, s->retention);
     s->engine.device_settings.sim_realtime = true;
+    return OK;
+}
+
+int settings_read_file(options *o, const char *path, error *err) {
+    return options_read_file(o, path, err) == OK ? OK : (err->code = ERR_CONFIG);
+}
+
+/* Whether others than this machine reach it. What does not resolve is told when it is to be bound. */
+static bool is_public(const char *host) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
+    bool public = false;
+    if (getaddrinfo(host, NULL, &hints, &found) != 0) return false;
+    for (struct addrinfo *a = found; a; a = a->ai_next) {
+        const struct in6_addr *v6 = &((struct sockaddr_in6 *)a->ai_addr)->sin6_addr;
+        if (a->ai_family == AF_INET) public |= ntohl(((struct sockaddr_in *)a->ai_addr)->sin_addr.s_addr) >> 24 != 127;
+        else public |= !IN6_IS_ADDR_LOOPBACK(v6); }
+    freeaddrinfo(found);
+    return public;
+}
+
+int settings_check_serving(const settings *s, error *err) {
+    const server_config *c = &s->server;
+    keys                *k = NULL;
+    if (c->api_keys && keys_read_file(&k, c->api_keys, err) != OK) return err->code = ERR_CONFIG;
+    bool anyone = !k || keys_admit_anyone(k);
+    keys_free(k);
+    if (anyone && !c->public_without_keys && is_public(c->host))
+        return error_set(err, ERR_CONFIG,
+                         "other machines reach %s, and anyone could use the model: name a file of keys with --api-keys "
+                         "(`penstock key` makes them), or say --public-without-keys",
+                         c->host);
     return OK;
 }
 

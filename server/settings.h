@@ -22,5 +22,11 @@ enum { SETTINGS_ENGINE_SECTIONS = 3 };
 /* Names of policies made into values, and what cannot be checked row by row. After the files and flags were read. */
 int settings_finish(settings *s, error *err);
 
+/* options_read_file, whose trouble is one of the configuration (exit status 78), whatever it is about. */
+int settings_read_file(options *o, const char *path, error *err);
+
+/* What only a daemon asks of its settings: a key file that can be read, and no address open to the world by mistake. */
+int settings_check_serving(const settings *s, error *err);
+
 /* Applies log-level and log-format (base/log.h). */
 void settings_apply_log(const settings *s);

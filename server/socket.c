@@ -24,11 +24,11 @@ typedef union {
 static int clear_path(const char *path, const address *a, error *err) {
     struct stat facts;
     if (lstat(path, &facts) != 0) return OK;
-    if (!S_ISSOCK(facts.st_mode)) return error_set(err, ERR_IO, "%s is there already and is not a socket", path);
+    if (!S_ISSOCK(facts.st_mode)) return error_set(err, ERR_ADDRESS, "%s is there already and is not a socket", path);
     int  probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool dead = probe >= 0 && connect(probe, &a->any, sizeof a->path) != 0 && errno == ECONNREFUSED;
     if (probe >= 0) close(probe);
-    if (!dead) return error_set(err, ERR_IO, "%s is in use by another process", path);
+    if (!dead) return error_set(err, ERR_ADDRESS, "%s is in use by another process", path);
     unlink(path);
     return OK;
 }
@@ -48,7 +48,7 @@ static int bind_path(int *out, const char *path, unsigned mode, error *err) {
     umask(before);
     if (bound) return *out = fd, OK;
     if (fd >= 0) close(fd);
-    return error_set(err, ERR_IO, "cannot listen on %s: %s", path, strerror(why));
+    return error_set(err, ERR_ADDRESS, "cannot listen on %s: %s", path, strerror(why));
 }
 
 /* ---- addresses ---- */
@@ -58,7 +58,7 @@ static int bind_address(int *out, const char *host, uint32_t port, error *err) {
     int             on = 1;
     snprintf(service, sizeof service, "%u", port);
     int code = getaddrinfo(host, service, &hints, &found);
-    if (code != 0) return error_set(err, ERR_NOT_FOUND, "the address '%s' cannot be used: %s", host, gai_strerror(code));
+    if (code != 0) return error_set(err, ERR_ADDRESS, "the address '%s' cannot be used: %s", host, gai_strerror(code));
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* past the connections of an earlier life */
     bool bound = fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0;
@@ -66,7 +66,7 @@ static int bind_address(int *out, const char *host, uint32_t port, error *err) {
     freeaddrinfo(found);
     if (bound) return *out = fd, OK;
     if (fd >= 0) close(fd);
-    return error_set(err, ERR_IO, "cannot listen on %s port %u: %s; choose another with --host or --port", host, port,
+    return error_set(err, ERR_ADDRESS, "cannot listen on %s port %u: %s; choose another with --host or --port", host, port,
                      strerror(why));
 }
 

@@ -104,7 +104,7 @@ def every_test_that_is_written_is_run():
 
 
 def the_pages_from_tables_are_fresh():
-    for name in ("configuration", "api"):
+    for name in ("configuration", "api", "metrics"):
         page = subprocess.run([ROOT / BUILD / "penstock", "serve", "--print-docs", name], capture_output=True, text=True).stdout
         if (ROOT / f"docs/{name}.md").read_text() != page:
             yield f"docs/{name}.md is stale: run `make docs`"

@@ -59,7 +59,7 @@ class Daemon:
         return self.process.pid
 
     def client(self, **settings):
-        return openai.OpenAI(base_url=self.url + "/v1", api_key="none", **{"max_retries": 0, "timeout": 120, **settings})
+        return openai.OpenAI(base_url=self.url + "/v1", **{"api_key": "none", "max_retries": 0, "timeout": 120, **settings})
 
     def get(self, path):
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:

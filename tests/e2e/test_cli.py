@@ -8,7 +8,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-USAGE, DATA, NOT_FOUND = 64, 65, 66  # exit statuses of base/error.h
+USAGE, NOT_FOUND, ADDRESS, CONFIG = 64, 66, 73, 78  # exit statuses of base/error.h
 
 
 def assert_refused(result, status, sentence):
@@ -20,7 +20,7 @@ def assert_refused(result, status, sentence):
 
 def test_help_lists_every_command(penstock):
     text = penstock("--help").stdout
-    for command in ("serve", "tokenize", "render", "inspect", "plan", "generate"):
+    for command in ("serve", "tokenize", "render", "inspect", "plan", "generate", "key"):
         helped = penstock(command, "--help")
         assert re.search(rf"^  {command} ", text, re.M), command
         assert helped.returncode == 0 and helped.stdout == penstock("help", command).stdout
@@ -38,7 +38,7 @@ def test_help_lists_every_command(penstock):
     (["serve"], USAGE, "no model was given"),
     (["serve", "--model", "/nonexistent"], NOT_FOUND, "/nonexistent"),
     (["serve", "--model", "random:nothing"], NOT_FOUND, "random:nothing"),
-    (["serve", "--config", "/nonexistent.conf"], NOT_FOUND, "/nonexistent.conf"),
+    (["serve", "--config", "/nonexistent.conf"], CONFIG, "/nonexistent.conf"),
     (["generate", "--model", "/nonexistent", "--prompt", "x"], NOT_FOUND, "/nonexistent"),
     (["inspect", "/nonexistent"], NOT_FOUND, "/nonexistent"),
     (["plan", "--model", "/nonexistent"], NOT_FOUND, "/nonexistent"),
@@ -56,7 +56,7 @@ def test_check_reads_everything_and_stops(penstock, standin, tmp_path):
     good.write_text(f"[model]\nmodel = {standin}\n[server]\nport = 1234\n")
     bad.write_text("[server]\nport = many\n")
     assert penstock("serve", "--config", good, "--check").returncode == 0
-    assert_refused(penstock("serve", "--config", bad, "--check"), DATA, r"bad\.conf:2: port must be a whole number, not 'many'")
+    assert_refused(penstock("serve", "--config", bad, "--check"), CONFIG, r"bad\.conf:2: port must be a whole number, not 'many'")
 
 
 def test_the_dumped_configuration_names_origins_and_can_be_read_back(penstock, tmp_path):
@@ -122,7 +122,7 @@ def test_serve_keeps_to_the_memory_plan(penstock):
 
 def test_a_taken_port_is_named_at_once(penstock, scripted, standin):
     result = penstock("serve", "--model", standin, "--port", scripted.port)
-    assert result.returncode != 0
+    assert result.returncode == ADDRESS
     assert str(scripted.port) in result.stderr.strip().splitlines()[-1]
 
 
