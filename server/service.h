@@ -50,7 +50,6 @@ struct service {
     tokenizer   *tokenizer;               /* NULL: the model has none */
     chat_format *chat;                    /* NULL likewise */
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
-    uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
 
     keys          *keys; /* NULL: nobody needs one */
     char           model_name[256], fingerprint[32];
