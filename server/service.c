@@ -195,7 +195,7 @@ static void finish(service *sv) {
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
     keys_free(sv->keys);
-    buf_free(&sv->scratch);
+    buf_free(&sv->scratch), buf_free(&sv->openapi);
     uv_loop_close(&sv->loop);
 }
 
@@ -210,7 +210,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     sv->config = c, sv->engine_settings = ec;
     sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
     if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
-    buf_init(&sv->scratch, 64 << 10);
+    buf_init(&sv->scratch, 64 << 10), buf_init(&sv->openapi, 1 << 20);
     sv->http = (http_server){.config = c, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
     signal(SIGPIPE, SIG_IGN);
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */

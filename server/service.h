@@ -62,6 +62,7 @@ struct service {
     uint64_t       drain_until_us;
     uint32_t       working; /* exchanges that a worker has */
     buf            scratch; /* text of one token, while it is written */
+    buf            openapi; /* the document, once somebody asked for it */
     progress_watch progress;
     bool           stuck, unknown_logged; /* stuck: as last logged */
 };
