@@ -78,7 +78,7 @@ format: ## format every C file as .clang-format says
 	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
 docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
-	for page in configuration.md api.md openapi.json; do $(BUILD)/penstock serve --print-docs $${page%.*} > docs/$$page; done
+	for page in configuration.md api.md metrics.md openapi.json; do $(BUILD)/penstock serve --print-docs $${page%.*} > docs/$$page; done
 
 install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench

@@ -138,7 +138,8 @@ typedef struct {
     uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
     uint32_t frames_used;
     uint64_t accepted, refused, finished, cancelled, preempted;
-    uint64_t prompt_tokens, generated_tokens, recomputed_tokens;
+    uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
+    uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);

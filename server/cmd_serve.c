@@ -112,11 +112,10 @@ static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf_free(&text);
     return 0;
 }
-
-static int print_docs(const char *page) {
+static int print_page(const char *page) {
     buf text;
     buf_init(&text, 1 << 20);
-    docs_find(page)->write(&text);
+    docs_print(page, &text);
     fputs(text.data, stdout);
     buf_free(&text);
     return 0;
@@ -141,7 +140,7 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
     if (flags->help) return print_text(write_help, o);
-    if (flags->print_docs) return print_docs(flags->print_docs);
+    if (flags->print_docs) return print_page(flags->print_docs);
     if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);

@@ -57,10 +57,7 @@ void docs_configuration(buf *out) {
     write_exit_statuses(out);
 }
 
-static const docs_page pages[] = {{"configuration", docs_configuration}, {"api", docs_api}, {"openapi", openapi_write}};
-
-const docs_page *docs_find(const char *name) {
-    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (strcmp(pages[i].name, name) == 0) return &pages[i];
-    return NULL;
+void docs_print(const char *page, buf *out) {
+    static void (*const write[])(buf *) = {docs_configuration, docs_api, docs_metrics, openapi_write};
+    write[option_choice_index(DOCS_PAGES, page)](out);
 }

@@ -111,6 +111,23 @@ static void say_ready(const service *sv) {
     if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
 }
 
+/* Before the model is loaded, and again when more is known of it. */
+static void lay_out_metrics(service *sv) {
+    const char    *words = sv->config->metrics_dialects ? sv->config->metrics_dialects : "both";
+    const bool     native = strcmp(words, "vllm") != 0, vllm = strcmp(words, "native") != 0;
+    metrics_layout l = {.dialects = {native, vllm, vllm && sv->config->metrics_old_names},
+                        .model_name = sv->model_name,
+                        .version = PENSTOCK_VERSION,
+                        .device = sv->engine ? engine_device_name(sv->engine) : "",
+                        .context_max = sv->context_max};
+    if (sv->engine) {
+        const scheduler_config *c = engine_scheduler_config(sv->engine);
+        l.page_tokens = c->page_tokens, l.page_count = c->page_count, l.prefix_cache = c->prefix_cache;
+    }
+    metrics_page_free(sv->metrics_page);
+    sv->metrics_page = metrics_page_new(&l);
+}
+
 static uint32_t smaller(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
 
 static void loaded(uv_work_t *work, int status) {
@@ -125,6 +142,7 @@ static void loaded(uv_work_t *work, int status) {
     const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
     sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
     sv->progress.since_us = clock_us();
+    lay_out_metrics(sv);
     sv->phase = PHASE_SERVING;
     say_ready(sv);
 }
@@ -194,6 +212,7 @@ static void finish(service *sv) {
     if (sv->chat) chat_format_close(sv->chat);
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
+    metrics_page_free(sv->metrics_page);
     keys_free(sv->keys);
     buf_free(&sv->scratch), buf_free(&sv->openapi);
     uv_loop_close(&sv->loop);
@@ -217,6 +236,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     uv_loop_init(&sv->loop);
     open_handles(sv);
     name_model(sv);
+    lay_out_metrics(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
     sv->listener = listener_new(&sv->loop, &sv->http);
     if (read_keys(sv) == OK && listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {

@@ -57,6 +57,7 @@ struct service {
     int64_t        created_s;
     double         start_time_s;
     metrics        metrics;
+    metrics_page  *metrics_page;
     request_table  requests;
     uint64_t       exchange_serial, id_salt;
     uint64_t       drain_until_us;
