@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "server/openapi.h"
 #include "server/service.h"
 
 enum { PAGE_MAX_BYTES = 4 << 20 };
@@ -162,6 +163,11 @@ static void get_version(service *sv, http_conn *c) {
     buf_free(&json);
 }
 
+static void get_openapi(service *sv, http_conn *c) {
+    if (sv->openapi.size == 0) openapi_write(&sv->openapi);
+    answer_json(sv, c, 200, &sv->openapi);
+}
+
 static void get_page(service *sv, http_conn *c) {
     answer(
         sv, c,
@@ -192,6 +198,7 @@ static const struct {
     {"/ready", get_ready, NULL},
     {"/metrics", get_metrics, NULL},
     {"/version", get_version, NULL},
+    {"/openapi.json", get_openapi, NULL},
     {"/", get_page, NULL},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
@@ -251,7 +258,7 @@ static void refuse_key(service *sv, http_conn *c, bool given) {
               given ? "This API key is not known here."
                     : "An API key is needed: send it as 'Authorization: Bearer YOUR_KEY'.");
     sv->metrics.count.refused_key++;
-    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\nx-should-retry: false\r\n");
+    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\n");
 }
 
 void api_request(void *sv_, http_conn *c) {
