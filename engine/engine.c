@@ -50,13 +50,13 @@ struct engine {
     bool            thread_runs;
 
     /* the engine thread's own */
-    slice_outcome *outcomes; /* [batch_tokens_max] */
-    drawn_token   *drawn;    /* [running_max] */
-    uint32_t       drawn_count;
-    bool           said; /* something was pushed in this step */
-    uint64_t       passes_begun;
-    uint32_t       last_output; /* in the last pass, of the request that finished last */
-    engine_snapshot figures;    /* what is posted */
+    slice_outcome  *outcomes; /* [batch_tokens_max] */
+    drawn_token    *drawn;    /* [running_max] */
+    uint32_t        drawn_count;
+    bool            said; /* something was pushed in this step */
+    uint64_t        passes_begun;
+    uint32_t        last_output; /* in the last pass, of the request that finished last */
+    engine_snapshot figures;     /* what is posted */
 
     notice           notice;
     _Atomic uint64_t pass_started_us;
@@ -110,9 +110,12 @@ static void take_new(engine *e) {
                                          .tokens = r->asked.tokens,
                                          .prompt_tokens = r->asked.prompt_tokens,
                                          .output_tokens_max = r->asked.output_tokens_max,
+                                         .cache_salt = r->asked.cache_salt,
+                                         .arrived_us = r->ledger.submitted_us,
                                          .priority = r->asked.priority,
                                          .tenant = r->asked.tenant,
-                                         .cache_salt = r->asked.cache_salt};
+                                         .job = r->asked.job,
+                                         .slo = r->asked.slo};
         error                   err;
         const int               status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
         if (status == OK) continue;
@@ -344,9 +347,11 @@ static int open_parts(engine *e, error *err) {
     status = device_misbehave(&e->api, err);
     if (status == OK) status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;
-    c->scheduler_settings.op_count = e->program.op_count;
-    c->scheduler_settings.op_cuts = e->program.layer_begin + 1;
-    c->scheduler_settings.op_cut_count = e->program.layer_count - 1;
+    c->scheduler_settings.model.op_count = e->program.op_count;
+    c->scheduler_settings.model.op_cuts = e->program.layer_begin + 1;
+    c->scheduler_settings.model.op_cut_count = e->program.layer_count - 1;
+    c->scheduler_settings.model.experts = f->expert_count;
+    c->scheduler_settings.model.experts_per_row = f->experts_per_token;
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;

@@ -50,8 +50,12 @@ typedef struct {
     sampling  params; /* bias arrays: ownership as for tokens */
     bool      ignore_eos;
     uint32_t  stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
+    uint64_t  cache_salt;
     int32_t   priority;
-    uint64_t  tenant, cache_salt;
+    /* what the scheduler may know of it; 0: not said (scheduler/scheduler.h) */
+    scheduler_tenant tenant;
+    scheduler_job    job;
+    scheduler_slo    slo;
 } engine_request;
 
 /* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
@@ -60,7 +64,6 @@ int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
-
 
 typedef struct {
     uint64_t       id;
@@ -83,7 +86,7 @@ typedef struct {
     scheduler_stats scheduler;
     device_stats    device;
     uint64_t        passes_done, pass_started_us; /* pass_started_us 0: between passes */
-    uint64_t        operators_done;               /* of all passes, also within the one that runs: what progress is seen by */
+    uint64_t        operators_done; /* of all passes, also within the one that runs: what progress is seen by */
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;

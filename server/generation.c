@@ -181,7 +181,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .ignore_eos = g->params.ignore_eos,
             .stop_id_count = g->params.stop_id_count,
             .priority = g->priority,
-            .tenant = g->tenant,
+            .tenant.id = g->tenant,
             .cache_salt = g->cache_salt,
     };
     memcpy(r.stop_ids, g->params.stop_ids, sizeof r.stop_ids);

@@ -31,9 +31,9 @@ static engine_config sim_config(void) {
     c.scheduler_settings.running_max = 8;
     c.scheduler_settings.waiting_max = 64;
     c.scheduler_settings.batch_tokens_max = 64;
-    c.scheduler_settings.chunk_tokens = 16;
+    c.scheduler_settings.slicing.chunk_tokens = 16;
     c.scheduler_settings.page_tokens = 16;
-    c.scheduler_settings.prefix_cache = true;
+    c.scheduler_settings.retention.prefix_cache = true;
     return c;
 }
 
@@ -445,8 +445,8 @@ static engine_config cpu_config(void) {
     c.scheduler_settings.running_max = 4;
     c.scheduler_settings.waiting_max = 64;
     c.scheduler_settings.batch_tokens_max = 48;
-    c.scheduler_settings.chunk_tokens = 16;
-    c.scheduler_settings.prefix_cache = true;
+    c.scheduler_settings.slicing.chunk_tokens = 16;
+    c.scheduler_settings.retention.prefix_cache = true;
     c.context_max = 256;
     return c;
 }
@@ -467,14 +467,14 @@ static void a_real_model_answers_alike_alone_together_and_from_the_cache(void **
     engine_config c = cpu_config();
     memset(alone, 0, sizeof alone);
     memset(together, 0, sizeof together);
-    c.scheduler_settings.prefix_cache = false;
+    c.scheduler_settings.retention.prefix_cache = false;
     engine *e = open_or_fail(&c);
     for (uint32_t i = 0; i < COUNT; i++) {
         submit(e, ask_model(i, 30 + 7 * i, 20));
         listen(e, alone, i + 1);
     }
     engine_close(e);
-    c.scheduler_settings.prefix_cache = true;
+    c.scheduler_settings.retention.prefix_cache = true;
     e = open_or_fail(&c);
     for (uint32_t i = 0; i < COUNT; i++) submit(e, ask_model(i, 30 + 7 * i, 20));
     listen(e, together, COUNT);
