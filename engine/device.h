@@ -44,7 +44,7 @@ typedef struct {
     uint32_t        slot;
 } batch_run;
 
-/* A row whose next token is drawn. */
+/* A row whose next token is drawn, or, where it is known, only asked how likely it was. */
 typedef struct {
     uint32_t        row;
     const sampling *params;
@@ -52,6 +52,7 @@ typedef struct {
     uint32_t        prompt_count, history_count;
     uint32_t        banned[BANNED_MAX]; /* ids that may not be drawn here (end of sequence before min_tokens) */
     uint32_t        banned_count;
+    bool            scores; /* nothing is drawn: the result is history[history_count] and its log-probability */
 } batch_output;
 
 typedef struct {
@@ -63,6 +64,7 @@ typedef struct {
 typedef struct {
     uint32_t token;
     float    logprob; /* of the token, from the distribution before temperature and cuts (as OpenAI's); valid if asked for */
+    uint32_t rank;    /* 1: the likeliest; 0: not asked for, as by every row that is drawn */
     uint32_t top_count; /* alternatives, best first */
     uint32_t top_ids[TOP_LOGPROBS_MAX];
     float    top_logprobs[TOP_LOGPROBS_MAX];
@@ -114,8 +116,9 @@ typedef struct {
     int (*plan_memory)(const model_facts *f, const program *p, const device_config *c, memory_plan *out, error *err);
     int (*open)(device **out, const checkpoint *c, const program *p, const device_config *config, error *err);
     void (*close)(device *d);
-    int (*bind)(device *d, const batch *b, error *err);      /* the rows of the calls that follow */
-    int (*run_op)(device *d, uint32_t op_index, error *err); /* over all bound rows (outputs for the last three) */
+    int (*bind)(device *d, const batch *b, error *err); /* the rows of the calls that follow */
+    /* Over all bound rows; the last three over the outputs: they leave X as it is, and may run again for others. */
+    int (*run_op)(device *d, uint32_t op_index, error *err);
     int (*save_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
     int (*load_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
     int (*move_rows)(device *d, uint16_t live, uint32_t from_row, uint32_t to_row,

@@ -281,6 +281,8 @@ static sample_args sampling_of(const device *d, uint32_t i) {
         .seed = s->seed,
         .draw = o->history_count,
         .top_logprobs = s->top_logprobs > TOP_LOGPROBS_MAX ? TOP_LOGPROBS_MAX : s->top_logprobs,
+        .scores = o->scores,
+        .scored = o->scores ? o->history[o->history_count] : 0,
     };
 }
 
@@ -294,7 +296,7 @@ static void op_sample(device *d, uint32_t layer) {
     cpu_sample(&d->cpu, w->samples, d->output_count, w->sample_work, w->results);
     for (uint32_t i = 0; i < d->output_count; i++) {
         const sample_result *r = &w->results[i];
-        w->sampled[i].token = r->token, w->sampled[i].logprob = r->logprob;
+        w->sampled[i].token = r->token, w->sampled[i].logprob = r->logprob, w->sampled[i].rank = r->rank;
         w->sampled[i].top_count = r->top_count, w->sampled[i].corrupt = r->corrupt;
     }
 }

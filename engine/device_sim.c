@@ -230,7 +230,7 @@ static int sim_move_rows(device *d, uint16_t live, uint32_t from_row, uint32_t t
 
 static void fill_logprobs(const device *d, const batch_output *o, sampled *s) {
     s->logprob = -0.25f;
-    s->top_count = (uint32_t)o->params->top_logprobs;
+    s->top_count = o->params->top_logprobs > 0 ? (uint32_t)o->params->top_logprobs : 0;
     for (uint32_t i = 0; i < s->top_count; i++) {
         s->top_ids[i] = (s->token + i) % d->facts->vocab_size;
         s->top_logprobs[i] = i ? -2.0f - (float)i : s->logprob;
@@ -242,9 +242,9 @@ static int sim_collect(device *d, sampled *out, error *err) {
     if (d->config.sim_realtime) sleep_until_ns(d->due_ns);
     for (uint32_t i = 0; i < d->batch.output_count; i++) {
         const batch_output *o = &d->outputs[i];
-        out[i] = (sampled){.token = draw(d, o)};
+        out[i] = (sampled){.token = o->scores ? o->history[o->history_count] : draw(d, o), .rank = o->scores};
         d->drawn[i] = out[i].token;
-        if (o->params->top_logprobs >= 0) fill_logprobs(d, o, &out[i]);
+        if (o->params->top_logprobs >= 0 || o->scores) fill_logprobs(d, o, &out[i]);
     }
     d->stats.passes++;
     return OK;

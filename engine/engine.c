@@ -61,7 +61,6 @@ struct engine {
     notice           notice;
     _Atomic uint64_t pass_started_us;
 };
-#define NO_OUTPUT UINT32_MAX
 
 /* ---- saying what happened ---- */
 
@@ -115,7 +114,8 @@ static void take_new(engine *e) {
                                          .priority = r->asked.priority,
                                          .tenant = r->asked.tenant,
                                          .job = r->asked.job,
-                                         .slo = r->asked.slo};
+                                         .slo = r->asked.slo,
+                                         .computes_all = r->asked.scores != NULL};
         error                   err;
         const int               status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
         if (status == OK) continue;
@@ -139,6 +139,41 @@ static void take_cancelled(engine *e) {
     }
 }
 
+/* ---- prompts whose log-probabilities are asked for ---- */
+
+/* Rows at the slice's end, but for one that draws, that lead to a token of the prompt whose log-probability is not known
+ * yet. After a prompt was lost and is computed again, rows of generated tokens may be among them: nobody looks at those. */
+static uint32_t rows_to_score(const engine *e, const request *r, const slice *s) {
+    if (!r->asked.scores || s->op_end < e->program.op_count || r->scored >= r->asked.prompt_tokens) return 0;
+    const uint32_t begin = s->token_begin > r->scored - 1 ? s->token_begin : r->scored - 1;
+    const uint32_t end = s->token_end - s->samples;
+    return end > begin ? end - begin : 0;
+}
+
+static void take_score(request *r, const sampled *s) {
+    const prompt_scores *to = r->asked.scores;
+    const uint32_t       i = r->scored++;
+    to->logprobs[i] = s->logprob;
+    to->ranks[i] = s->rank;
+    for (uint32_t k = 0; k < to->tops; k++) {
+        to->top_ids[(size_t)i * to->tops + k] = k < s->top_count ? s->top_ids[k] : PROMPT_TOP_NONE;
+        to->top_logprobs[(size_t)i * to->tops + k] = k < s->top_count ? s->top_logprobs[k] : 0;
+    }
+}
+
+/* A prompt crosses the last operator in order of its tokens, however it was cut. */
+static void take_scores(engine *e, const plan *p) {
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request       *r = requests_by_key(&e->requests, p->slices[i].id);
+        const uint32_t rows = rows_to_score(e, r, &p->slices[i]);
+        const sampled *s = walker_scored(e->walker, i);
+        for (uint32_t k = 0; k < rows && r->scored < r->asked.prompt_tokens; k++) {
+            r->score_corrupt |= s[k].corrupt;
+            take_score(r, &s[k]);
+        }
+    }
+}
+
 /* ---- one pass ---- */
 
 static void find_sequence(void *context, const slice *s, walk_sequence *out) {
@@ -151,6 +186,8 @@ static void find_sequence(void *context, const slice *s, walk_sequence *out) {
     out->params = &r->asked.params;
     out->banned = r->banned;
     out->banned_count = r->output_tokens < r->asked.output_tokens_min ? r->banned_count : 0;
+    out->score_rows = rows_to_score(e, r, s);
+    out->score_params = &r->score_params;
 }
 
 /* Puts the slices' requests into the pass. Only prompts may be there for the first time, or again. */
@@ -186,7 +223,7 @@ static bool take_token(engine *e, request *r, const sampled *s, engine_event *ev
     const engine_request *a = &r->asked;
     *event = (engine_event){.id = a->id, .token = *s};
     a->tokens[a->prompt_tokens + r->output_tokens] = s->token; /* the scheduler looks there, corrupt or not */
-    if (s->corrupt) {
+    if (s->corrupt || r->score_corrupt) {
         event->reason = FINISH_ERROR;
         event->message = "The model computed values that are not numbers.";
         return true;
@@ -245,6 +282,7 @@ static int run_pass(engine *e, const plan *p, error *err) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
         return OK;
     }
+    take_scores(e, p);
     take_tokens(e, p);
     scheduler_pass_done(e->scheduler, now_us, e->outcomes);
     tell_tokens(e);

@@ -42,24 +42,37 @@ const char        *engine_device_name(const engine *e);
 uint32_t           engine_context_max(const engine *e);
 const char        *engine_model_dir(const engine *e); /* NULL for random: */
 
+/* How likely each token of a prompt was after those before it. The caller's arrays, kept until the request has ended; entry
+ * i is of prompt token i, all but the first are filled before the first token is told, and the bits depend on neither cuts
+ * nor neighbours. Such a prompt is computed whole: what the cache holds has no logits. */
 typedef struct {
-    uint64_t  id;     /* unique, chosen by the caller */
-    uint32_t *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
-    uint32_t  prompt_tokens;
-    uint32_t  output_tokens_max, output_tokens_min;
-    sampling  params; /* bias arrays: ownership as for tokens */
-    bool      ignore_eos;
-    uint32_t  stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
-    uint64_t  cache_salt;
-    int32_t   priority;
-    /* what the scheduler may know of it; 0: not said (scheduler/scheduler.h) */
-    scheduler_tenant tenant;
-    scheduler_job    job;
-    scheduler_slo    slo;
+    float    *logprobs; /* [prompt_tokens] */
+    uint32_t *ranks;    /* [prompt_tokens]: 1 is the likeliest */
+    uint32_t  tops;     /* alternatives per token, at most TOP_LOGPROBS_MAX */
+    uint32_t *top_ids;  /* [prompt_tokens * tops], best first; PROMPT_TOP_NONE where the vocabulary has no more */
+    float    *top_logprobs;
+} prompt_scores;
+#define PROMPT_TOP_NONE UINT32_MAX
+
+typedef struct {
+    uint64_t       id;     /* unique, chosen by the caller */
+    uint32_t      *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
+    uint32_t       prompt_tokens;
+    uint32_t       output_tokens_max, output_tokens_min;
+    sampling       params; /* bias arrays: ownership as for tokens */
+    bool           ignore_eos;
+    uint32_t       stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
+    uint64_t       cache_salt;
+    int32_t        priority;
+    request_tenant tenant; /* these three: scheduler/scheduler.h */
+    request_job    job;
+    request_slo    slo;
+    prompt_scores *scores; /* NULL: not asked for */
 } engine_request;
 
 /* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
- * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything. */
+ * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything, but r->tokens
+ * may have moved. */
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 

@@ -68,7 +68,7 @@ void requests_destroy(requests *q) {
 
 /* ---- what is let in ---- */
 
-static int check_bias(const sampling *p, uint32_t vocab_size, error *err) {
+static int check_sampling(const sampling *p, const prompt_scores *scores, uint32_t vocab_size, error *err) {
     if (p->bias_count > LOGIT_BIAS_MAX)
         return error_set(err, ERR_INVALID, "logit_bias names %u tokens; at most %d are taken", p->bias_count,
                          LOGIT_BIAS_MAX);
@@ -78,6 +78,9 @@ static int check_bias(const sampling *p, uint32_t vocab_size, error *err) {
                              vocab_size);
         if (!isfinite(p->bias_values[i])) return error_set(err, ERR_INVALID, "a logit_bias is not a finite number");
     }
+    if (scores && scores->tops > TOP_LOGPROBS_MAX)
+        return error_set(err, ERR_INVALID, "%u log-probabilities of the prompt were asked for; at most %d are given",
+                         scores->tops, TOP_LOGPROBS_MAX);
     if (p->top_logprobs > TOP_LOGPROBS_MAX)
         return error_set(err, ERR_INVALID, "%d log-probabilities were asked for; at most %d are given", p->top_logprobs,
                          TOP_LOGPROBS_MAX);
@@ -109,7 +112,7 @@ static int check_request(const engine_request *r, const request_limits *l, error
             return error_set(err, ERR_INVALID, "token %u of the prompt is %u; the vocabulary has %u", i, r->tokens[i],
                              l->vocab_size);
     const int status = check_size(r, l, err);
-    return status == OK ? check_bias(&r->params, l->vocab_size, err) : status;
+    return status == OK ? check_sampling(&r->params, r->scores, l->vocab_size, err) : status;
 }
 
 static int check_room(const requests *q, const engine_request *r, const request_limits *l, error *err) {
@@ -140,6 +143,9 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     r->state = REQUEST_QUEUED;
     r->output_tokens = 0;
     ledger_submitted(&r->ledger, &r->clock, asked->prompt_tokens, now_us);
+    r->scored = 1; /* nothing comes before the first */
+    r->score_corrupt = false;
+    r->score_params = (sampling){.top_logprobs = asked->scores ? (int8_t)asked->scores->tops : -1};
     r->cancel_wanted = false;
     r->next = NULL;
     find_banned(r, l);

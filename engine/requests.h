@@ -19,6 +19,9 @@ typedef struct request {
     uint32_t        banned[BANNED_MAX], banned_count; /* until output_tokens_min */
     request_ledger  ledger;
     ledger_clock    clock;
+    uint32_t        scored; /* tokens of the prompt whose log-probability was told */
+    bool            score_corrupt;
+    sampling        score_params;
     atomic_bool     in_pass;
     bool            cancel_wanted;
     struct request *next; /* in the queue of the new */
@@ -40,8 +43,8 @@ typedef struct {
     void     *memory;
 
     request *queue_head, *queue_tail; /* new ones, in order */
-    /* changed under the lock, read by anyone: what the engine thread has not taken yet, and what the scheduler told of its own
-     * queue */
+    /* changed under the lock, read by anyone: what the engine thread has not taken yet, and what the scheduler told of its
+     * own queue */
     _Atomic uint32_t queue_count, scheduler_waiting;
     _Atomic uint64_t queue_tokens, scheduler_waiting_tokens;
     request *

@@ -24,10 +24,11 @@ struct walker {
     span            *spans;        /* [slices_max]: in order of row */
     uint32_t         span_count;
     uint32_t         row_count;
-    batch_run       *runs;          /* [slices_max] */
-    batch_output    *outputs;       /* [outputs_max] */
-    sampled         *sampled;       /* [outputs_max] */
-    uint32_t        *slice_of_slot; /* [slots_max]: last slice of the plan seen in this slot; checks only */
+    batch_run       *runs;                       /* [slices_max] */
+    batch_output    *outputs;                    /* [outputs_room] */
+    sampled         *sampled;                    /* [outputs_room] */
+    uint32_t         output_count, outputs_done; /* of the pass; collected already, where they go in groups */
+    uint32_t        *slice_of_slot;              /* [slots_max]: last slice of the plan seen in this slot; checks only */
     frames          *frames;
     uint64_t         passes, op_ns;
     uint32_t         ops_walked; /* of this pass */
@@ -40,6 +41,8 @@ static void *take(size_t n, size_t bytes) {
     return p;
 }
 
+static uint32_t outputs_room(const walker_config *c) { return c->rows_max > c->outputs_max ? c->rows_max : c->outputs_max; }
+
 walker *walker_new(const walker_config *c) {
     walker *w = take(1, sizeof *w);
     w->config = *c;
@@ -47,8 +50,8 @@ walker *walker_new(const walker_config *c) {
     w->output_index = take(c->slices_max, sizeof *w->output_index);
     w->spans = take(c->slices_max, sizeof *w->spans);
     w->runs = take(c->slices_max, sizeof *w->runs);
-    w->outputs = take(c->outputs_max, sizeof *w->outputs);
-    w->sampled = take(c->outputs_max, sizeof *w->sampled);
+    w->outputs = take(outputs_room(c), sizeof *w->outputs);
+    w->sampled = take(outputs_room(c), sizeof *w->sampled);
     w->slice_of_slot = take(c->slots_max, sizeof *w->slice_of_slot);
     w->frames = frames_new(c->frame_count, c->frame_rows);
     return w;
@@ -74,6 +77,11 @@ static bool fits(const walker *w, frame_place place, const slice *s) {
            s->token_end - s->token_begin <= w->config.frame_rows - place.row;
 }
 
+/* Rows at the slice's end that go on to the logits. */
+static uint32_t outputs_of(const slice *s, const walk_sequence *q) {
+    return q->score_rows + (s->samples ? q->output_rows : 0);
+}
+
 /* Logits are not kept across a stop, so a slice ends before the final norm or goes to the end. */
 static void check_slice(const walker *w, const slice *s, const walk_sequence *q) {
     const program *p = w->config.program;
@@ -86,7 +94,8 @@ static void check_slice(const walker *w, const slice *s, const walk_sequence *q)
     check(s->frame_out.frame == NO_FRAME || fits(w, s->frame_out, s));
     check(!w->plan->stoppable || s->frame_out.frame != NO_FRAME);
     check((uint64_t)q->page_count * w->config.page_tokens >= s->token_end);
-    check(!s->samples || (s->op_end == p->op_count && q->output_rows <= s->token_end - s->token_begin));
+    check(outputs_of(s, q) == 0 || s->op_end == p->op_count);
+    check(outputs_of(s, q) <= s->token_end - s->token_begin);
     check(q->banned_count <= BANNED_MAX);
 }
 
@@ -108,17 +117,16 @@ static void begin(walker *w, const plan *p) {
     w->passes++;
     w->span_count = w->row_count = 0;
     check(p->slice_count <= w->config.slices_max);
-    uint32_t output_count = 0;
+    w->output_count = 0;
     for (uint32_t i = 0; i < p->slice_count; i++) {
         walk_sequence *q = &w->sequences[i];
         *q = (walk_sequence){.output_rows = 1};
         w->config.find(w->config.find_context, &p->slices[i], q);
         check_slice(w, &p->slices[i], q);
         if (p->slices[i].op_begin > 0) frames_resume(w->frames, &p->slices[i], w->passes);
-        w->output_index[i] = output_count;
-        if (p->slices[i].samples) output_count += q->output_rows;
+        w->output_count += outputs_of(&p->slices[i], q);
     }
-    check(output_count <= w->config.outputs_max);
+    check(w->output_count <= outputs_room(&w->config));
     for (uint32_t i = 0; i < p->slice_count; i++) check_staircase(w, i);
 }
 
@@ -131,7 +139,7 @@ static uint32_t rows_needed(const walker *w, uint32_t slice_index, uint32_t at) 
     const program *p = w->config.program;
     const slice   *s = &w->plan->slices[slice_index];
     if (at < p->outputs_begin || s->op_end < p->op_count) return s->token_end - s->token_begin;
-    return s->samples ? w->sequences[slice_index].output_rows : 0;
+    return outputs_of(s, &w->sequences[slice_index]);
 }
 
 static int put_in_frame(walker *w, const span *x, uint32_t at) {
@@ -150,7 +158,7 @@ static int take_from_frame(walker *w, const span *x, uint32_t at) {
     return w->config.api->load_rows(w->config.device, live, x->row_begin, x->row_count, from.frame, from.row + x->skip);
 }
 
-/* Slices that end here leave; of those that go on to the logits only rows that are drawn stay. Then the gaps close. */
+/* Slices that end here leave; of those that go on to the logits only rows that need them stay. Then the gaps close. */
 static int leave_and_close_ranks(walker *w, uint32_t at) {
     uint32_t kept = 0, row = 0;
     int      status = OK;
@@ -190,7 +198,13 @@ static int join(walker *w, uint32_t at) {
     return status;
 }
 
-/* The next operator at which the set of rows changes. */
+/* The first of the operators over output rows alone. */
+static uint32_t final_operator(const program *p) { return p->layer_begin[p->layer_count]; }
+
+/* More outputs than the device holds at once. */
+static bool in_groups(const walker *w) { return w->output_count > w->config.outputs_max; }
+
+/* The next operator at which the set of rows changes, or the outputs begin to go in groups. */
 static uint32_t next_change(const walker *w, uint32_t at) {
     const uint32_t outputs_begin = w->config.program->outputs_begin;
     uint32_t       next = w->config.program->op_count;
@@ -201,7 +215,8 @@ static uint32_t next_change(const walker *w, uint32_t at) {
         const bool drops = rows_needed(w, i, outputs_begin) < s->token_end - s->token_begin;
         if (drops && at < outputs_begin && outputs_begin < next) next = outputs_begin;
     }
-    return next;
+    const uint32_t final_op = final_operator(w->config.program);
+    return in_groups(w) && at < final_op && final_op < next ? final_op : next;
 }
 
 /* ---- one batch over a run of operators ---- */
@@ -209,19 +224,22 @@ static uint32_t next_change(const walker *w, uint32_t at) {
 static void describe_outputs(walker *w, const span *x, uint32_t output) {
     const slice         *s = &w->plan->slices[x->slice];
     const walk_sequence *q = &w->sequences[x->slice];
-    for (uint32_t i = 0; i < q->output_rows; i++) {
+    const uint32_t       count = outputs_of(s, q);
+    for (uint32_t i = 0; i < count; i++) {
         batch_output *o = &w->outputs[output + i];
-        o->row = x->row_begin + x->row_count - q->output_rows + i;
-        o->params = q->params;
+        o->row = x->row_begin + x->row_count - count + i;
+        o->scores = i < q->score_rows;
+        o->params = o->scores ? q->score_params : q->params;
         o->history = q->tokens;
         o->prompt_count = q->prompt_tokens;
-        o->history_count = s->token_end - q->output_rows + i + 1;
-        o->banned_count = q->banned_count;
-        for (uint32_t b = 0; b < q->banned_count; b++) o->banned[b] = q->banned[b];
+        o->history_count = s->token_end - count + i + 1;
+        o->banned_count = o->scores ? 0 : q->banned_count;
+        for (uint32_t b = 0; b < o->banned_count; b++) o->banned[b] = q->banned[b];
     }
 }
 
-static int bind(walker *w, error *err) {
+/* With at most `most` outputs, from the one at `first`. */
+static int bind(walker *w, uint32_t first, uint32_t most, error *err) {
     uint32_t runs = 0, outputs = 0;
     for (uint32_t i = 0; i < w->span_count; i++) {
         const span          *x = &w->spans[i];
@@ -236,13 +254,15 @@ static int bind(walker *w, error *err) {
                                       .pages = q->pages,
                                       .page_count = q->page_count,
                                       .slot = s->slot};
-        if (!s->samples) continue;
         w->output_index[x->slice] = outputs;
         describe_outputs(w, x, outputs);
-        outputs += q->output_rows;
+        outputs += outputs_of(s, q);
     }
-    const batch b = {
-        .row_count = w->row_count, .run_count = runs, .output_count = outputs, .runs = w->runs, .outputs = w->outputs};
+    const batch b = {.row_count = w->row_count,
+                     .run_count = runs,
+                     .output_count = smaller(outputs - smaller(first, outputs), most),
+                     .runs = w->runs,
+                     .outputs = w->outputs + first};
     return w->config.api->bind(w->config.device, &b, err);
 }
 
@@ -256,7 +276,7 @@ static int stop(walker *w, uint32_t at, walk_result *out) {
 
 static bool stop_wanted(const walker *w, uint32_t at) {
     const program *p = w->config.program;
-    if (!w->plan->stoppable || w->ops_walked == 0 || at > p->layer_begin[p->layer_count]) return false;
+    if (!w->plan->stoppable || w->ops_walked == 0 || at > final_operator(p) || w->outputs_done > 0) return false;
     return w->config.stop && atomic_load_explicit(w->config.stop, memory_order_relaxed);
 }
 
@@ -284,15 +304,24 @@ static int run(walker *w, uint32_t begin_op, uint32_t end_op, walk_result *out, 
     return status;
 }
 
-static int collect(walker *w, walk_result *out, error *err) {
-    out->output_count = 0;
-    for (uint32_t i = 0; i < w->span_count; i++)
-        if (w->plan->slices[w->spans[i].slice].samples) out->output_count += w->sequences[w->spans[i].slice].output_rows;
+static int collect(walker *w, error *err) {
     const uint64_t begin_ns = clock_ns();
-    const int      status = w->config.api->collect(w->config.device, w->sampled, err);
+    const int      status = w->config.api->collect(w->config.device, w->sampled + w->outputs_done, err);
     w->op_ns += clock_ns() - begin_ns;
     count_operator(w); /* waiting for what was launched ahead may take as long as all of it */
     if (status != OK) error_prefix(err, "results of pass %llu", (unsigned long long)w->passes);
+    return status;
+}
+
+static int run_in_groups(walker *w, walk_result *out, error *err) {
+    const program *p = w->config.program;
+    int            status = OK;
+    while (w->outputs_done < w->output_count && status == OK && !out->stopped) {
+        status = bind(w, w->outputs_done, w->config.outputs_max, err);
+        if (status == OK) status = run(w, final_operator(p), p->op_count, out, err);
+        if (status == OK && !out->stopped) status = collect(w, err);
+        w->outputs_done += smaller(w->config.outputs_max, w->output_count - w->outputs_done);
+    }
     return status;
 }
 
@@ -306,8 +335,9 @@ static uint32_t first_operator(const plan *p) {
 int walker_walk(walker *w, const plan *p, walk_result *out, error *err) {
     const uint32_t op_count = w->config.program->op_count;
     *out = (walk_result){0};
-    w->ops_walked = 0;
+    w->ops_walked = w->outputs_done = 0;
     begin(w, p);
+    out->output_count = w->output_count;
     for (uint32_t at = first_operator(p), next; at < op_count; at = next) {
         next = next_change(w, at);
         int status = leave_and_close_ranks(w, at);
@@ -316,16 +346,22 @@ int walker_walk(walker *w, const plan *p, walk_result *out, error *err) {
             return error_set(err, ERR_DEVICE, "rows could not be moved before operator %u of pass %llu", at,
                              (unsigned long long)w->passes);
         if (w->row_count == 0) continue; /* nobody is here; others join later */
-        status = bind(w, err);
+        if (in_groups(w) && at == final_operator(w->config.program)) return run_in_groups(w, out, err);
+        status = bind(w, 0, in_groups(w) ? 0 : w->output_count, err);
         if (status == OK) status = run(w, at, next, out, err);
         if (status != OK || out->stopped) return status;
     }
-    return collect(w, out, err);
+    return collect(w, err);
 }
 
-const sampled *walker_sampled(const walker *w, uint32_t slice_index) { return &w->sampled[w->output_index[slice_index]]; }
-uint32_t       walker_output_index(const walker *w, uint32_t slice_index) { return w->output_index[slice_index]; }
-uint64_t       walker_op_ns(const walker *w) { return w->op_ns; }
-uint64_t       walker_operators_done(const walker *w) {
-    return atomic_load_explicit(&w->operators_done, memory_order_relaxed);
+static uint32_t first_drawn(const walker *w, uint32_t slice_index) {
+    return w->output_index[slice_index] + w->sequences[slice_index].score_rows;
 }
+
+const sampled *walker_scored(const walker *w, uint32_t slice_index) { return &w->sampled[w->output_index[slice_index]]; }
+const sampled *walker_sampled(const walker *w, uint32_t slice_index) { return &w->sampled[first_drawn(w, slice_index)]; }
+uint32_t       walker_output_index(const walker *w, uint32_t slice_index) {
+          return in_groups(w) ? NO_OUTPUT : first_drawn(w, slice_index);
+}
+uint64_t walker_op_ns(const walker *w) { return w->op_ns; }
+uint64_t walker_operators_done(const walker *w) { return atomic_load_explicit(&w->operators_done, memory_order_relaxed); }

@@ -29,11 +29,14 @@ typedef struct {
     uint32_t        prompt_count, history_count;
     uint64_t        seed, draw;   /* draw: the counter of this draw */
     int32_t         top_logprobs; /* -1: no log-probabilities; else how many alternatives */
+    bool            scores;       /* nothing is drawn: the token is `scored`, with its log-probability and rank */
+    uint32_t        scored;
 } sample_args;
 
 typedef struct {
     uint32_t  token;
     float     logprob;
+    uint32_t  rank; /* where it scores: 1 and the tokens that are likelier */
     uint32_t  top_count;
     uint32_t *top_ids; /* room for top_logprobs each, the caller's; best first */
     float    *top_logprobs;

@@ -41,12 +41,20 @@ static void encoding_free(encoding *e) {
     bpe_scratch_free(&e->bpe);
 }
 
+/* Whether a word of so many bytes brings more tokens than are wanted, known before anything is spent on it. */
+static bool too_many(const encoding *e, size_t word_bytes) {
+    const size_t longest = e->t->model.token_bytes_max;
+    return e->out->max && e->out->count + (longest ? word_bytes / longest : 0) > e->out->max;
+}
+
 /* Text between added tokens, normalized. */
 static int encode_piece(encoding *e, view text, bool at_start) {
     e->words.text = text, e->words.at_start = at_start;
     int code = pretokenizer_apply(&e->t->pretokenizer, &e->matcher, &e->words);
     for (size_t i = 0; code == OK && i < e->words.words.count; i++) {
         span w = e->words.words.at[i];
+        if (too_many(e, w.end - w.start))
+            return error_set(e->matcher.err, ERR_TOO_LARGE, "the text has more than %zu tokens", e->out->max);
         bpe_encode(&e->t->model, &e->bpe, (view){e->words.text.data + w.start, w.end - w.start}, e->out);
     }
     return code;

@@ -22,6 +22,7 @@ void tokenizer_close(tokenizer *t);
 typedef struct {
     uint32_t *ids; /* owned; grown by tokenizer_encode; token_ids_free */
     size_t    count, capacity;
+    size_t    max; /* 0: any number; else encoding gives up, ERR_TOO_LARGE, once it is certain that there are more */
 } token_ids;
 void token_ids_free(token_ids *ids);
 

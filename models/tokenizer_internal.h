@@ -215,6 +215,7 @@ typedef struct {
     bool                   byte_level, byte_fallback, fuse_unk, ignore_merges;
     bool                   words_begin_at_metaspace; /* see tokenizer_bpe.c */
     uint32_t               unk_id;                   /* NO_ID for none */
+    uint32_t               token_bytes_max;          /* so n bytes have at least n / this tokens; 0: bytes may vanish */
     _Atomic unsigned char *whole;                    /* [id_end] memo of encode_word; threads share it */
 } bpe_model;
 

@@ -216,7 +216,18 @@ int bpe_model_read(bpe_model *m, const cJSON *json, const model_text *text, size
     return read_merges(m, &merges);
 }
 
+/* Whether every byte of a word is in one of its tokens. */
+static bool keeps_every_byte(const bpe_model *m) {
+    bool all = m->byte_level || m->byte_fallback;
+    for (unsigned b = 0; b < 256 && all; b++) all = (m->byte_level ? m->unit[b] : m->fallback[b]) != NO_ID;
+    return all;
+}
+
 void bpe_model_seal(bpe_model *m) {
+    const uint32_t end = keeps_every_byte(m) ? m->vocab.id_end : 0;
+    m->token_bytes_max = 0;
+    for (uint32_t id = 0; id < end; id++)
+        if (m->vocab.tokens[id].size > m->token_bytes_max) m->token_bytes_max = m->vocab.tokens[id].size;
     buf_free(&m->vocab.unmapped);
     m->whole = calloc(m->vocab.id_end, 1);
     if (!m->whole) fatal("out of memory for a vocabulary of %u tokens", m->vocab.id_end);

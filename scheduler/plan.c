@@ -241,7 +241,7 @@ static bool admit(scheduler *s, uint32_t index) {
     kv_content  content = content_of(q);
     prefill_cut cut;
     /* the newest token must be computed: its logits draw the next one */
-    uint32_t cached = kvcache_match(s->kv, q->slot, &content, q->known - 1);
+    uint32_t cached = q->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
     if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
     uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
     if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;

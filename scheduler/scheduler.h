@@ -21,7 +21,7 @@ typedef struct scheduler scheduler;
 typedef struct {
     uint64_t id;
     double   weight; /* of its share where tenants compete; 0: 1 */
-} scheduler_tenant;
+} request_tenant;
 
 /* The longer piece of work that a request is one turn of, and what follows the turn. */
 typedef struct {
@@ -30,28 +30,29 @@ typedef struct {
     uint64_t expected_gap_us; /* until the next turn comes; 0: unknown */
     uint64_t ttl_us;          /* how long to keep what this turn leaves in the cache; 0: the policy's choice */
     bool     last_step;       /* no turn follows */
-} scheduler_job;
+} request_job;
 
-/* What its client was promised, or hopes for. 0: nothing. */
+/* What it wants of time. 0: nothing. */
 typedef struct {
     uint64_t ttft_us;     /* first token, after arrival */
     uint64_t tbt_us;      /* each token, after the one before */
     uint64_t deadline_us; /* whole answer, after arrival */
     double   value;       /* of an answer in time, beside others; 0: 1 */
-} scheduler_slo;
+} request_slo;
 
 typedef struct {
     uint64_t        id;     /* unique among the live ones; chosen by the caller, any value */
     const uint32_t *tokens; /* room for prompt_tokens + output_tokens_max; the caller appends each sampled token at its place
                                BEFORE reporting it, and keeps the array until the request has ended */
     uint32_t prompt_tokens, output_tokens_max;
-    uint64_t cache_salt; /* prefixes are shared only among equal salts */
+    uint64_t cache_salt;   /* prefixes are shared only among equal salts */
+    bool     computes_all; /* the cache is not asked for its prefix: every row of the prompt is wanted */
     /* what policies look at; 0: not said */
-    uint64_t         arrived_us; /* when its client asked: waiting and SLOs count from it; 0, or later than now: now */
-    int32_t          priority;   /* lower goes first */
-    scheduler_tenant tenant;
-    scheduler_job    job;
-    scheduler_slo    slo;
+    uint64_t       arrived_us; /* when it was submitted: waiting and SLOs count from it; 0, or later than now: now */
+    int32_t        priority;   /* lower goes first */
+    request_tenant tenant;
+    request_job    job;
+    request_slo    slo;
 } scheduler_request;
 
 /* ---- events ---- */

@@ -17,17 +17,31 @@ static void answer(service *sv, http_conn *c, const http_reply *r) {
     http_answer(c, r);
 }
 
-static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
-    answer(sv, c,
-           &(http_reply){status, "application/json", status == 503 ? "Retry-After: 1\r\n" : NULL, json->data, json->size});
+static void write_id(service *sv, const http_conn *c, buf *headers) {
+    char id[REQUEST_ID_SIZE];
+    request_id_choose(sv, c, id);
+    buf_str(headers, "X-Request-Id: "), buf_str(headers, id), buf_str(headers, "\r\n");
 }
 
-static void answer_fault(service *sv, http_conn *c, const fault *f, const char *headers) {
-    buf json;
-    buf_init(&json, 8192);
+static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
+    buf headers;
+    buf_init(&headers, 1024);
+    write_id(sv, c, &headers);
+    if (status == 503) buf_str(&headers, "Retry-After: 1\r\n");
+    answer(sv, c, &(http_reply){status, "application/json", headers.data, json->data, json->size});
+    buf_free(&headers);
+}
+
+/* `more`: header lines of its own, or NULL. */
+static void answer_fault(service *sv, http_conn *c, const fault *f, const char *more) {
+    buf json, headers;
+    buf_init(&json, 8192), buf_init(&headers, 1024);
+    write_id(sv, c, &headers);
+    fault_headers(f, &headers);
+    if (more) buf_str(&headers, more);
     fault_write(f, &json);
-    answer(sv, c, &(http_reply){fault_status(f), "application/json", headers, json.data, json.size});
-    buf_free(&json);
+    answer(sv, c, &(http_reply){fault_status(f), "application/json", headers.data, json.data, json.size});
+    buf_free(&json), buf_free(&headers);
 }
 
 static void answer_health(service *sv, http_conn *c, size_t offset) {
@@ -151,6 +165,8 @@ static const struct {
 } routes[] = {
     {"/v1/chat/completions", NULL, &chat_exchange},
     {"/v1/completions", NULL, &completion_exchange},
+    {"/v1/chat/completions/render", NULL, &chat_render_exchange},
+    {"/v1/completions/render", NULL, &completion_render_exchange},
     {"/tokenize", NULL, &tokenize_exchange},
     {"/detokenize", NULL, &detokenize_exchange},
     {"/v1/models", get_models, NULL},
@@ -200,7 +216,7 @@ static void post(service *sv, http_conn *c, int route, tenant *who) {
     else if (sv->phase == PHASE_DRAINING) fault_set(&f, FAULT_DRAINING, NULL, "The server is shutting down.");
     if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path, who);
     if (f.kind == FAULT_DRAINING) sv->metrics.count.refused_draining++;
-    answer_fault(sv, c, &f, fault_retry(&f) ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL);
+    answer_fault(sv, c, &f, NULL);
 }
 
 /* ---- keys ---- */

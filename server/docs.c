@@ -146,7 +146,7 @@ void docs_api(buf *out) {
         "\nA mistake is answered with OpenAI's nested object, `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`: "
         "400 for a\n"
         "bad parameter (`param` names it; `context_length_exceeded` where the prompt is too long), 404 for another model,\n"
-        "413 for a body that is too large, 429 with `Retry-After` when the queue is full, 503 while loading or draining. A\n"
+        "413 for a body that is too large, 429 over the limits of a key, 503 with `Retry-After` when the queue is full. A\n"
         "request that is answered 200 has its place in the queue. Unknown parameters are accepted and ignored.\n\n"
         "A stream is `data: {...}` events and ends with `data: [DONE]`; one that fails midway carries an error object\n"
         "instead and closes. A client that closes its connection, or only its sending side, frees its request within one\n"

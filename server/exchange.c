@@ -15,34 +15,56 @@ static bool id_char(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("-_.:/+=", c));
 }
 
-static bool take_id(exchange *x, const char *given, size_t n) {
+static bool take_id(char id[REQUEST_ID_SIZE], const char *given, size_t n) {
     if (!given || n == 0 || n > 128) return false;
     for (size_t i = 0; i < n; i++)
         if (!id_char(given[i])) return false;
-    memcpy(x->id, given, n);
-    x->id[n] = 0;
-    return x->named = true;
+    memcpy(id, given, n);
+    id[n] = 0;
+    return true;
 }
 
 void exchange_rename(exchange *x, const char *id) {
-    if (id && !x->named) take_id(x, id, strlen(id));
+    if (id && !x->named) x->named = take_id(x->id, id, strlen(id));
 }
 
-/* The client's X-Request-Id where it can be repeated safely, else one of our own. */
-static void choose_id(exchange *x, const http_conn *c) {
+bool request_id_choose(service *sv, const http_conn *c, char id[REQUEST_ID_SIZE]) {
     size_t      n = 0;
     const char *given = http_header(c, "x-request-id", &n);
-    if (take_id(x, given, n)) return;
-    uint64_t serial = ++x->service->exchange_serial;
-    snprintf(x->id, sizeof x->id, "%016llx%08llx", (unsigned long long)hash_u64(&serial, sizeof serial, x->service->id_salt),
+    if (take_id(id, given, n)) return true;
+    uint64_t serial = ++sv->exchange_serial;
+    snprintf(id, REQUEST_ID_SIZE, "%016llx%08llx", (unsigned long long)hash_u64(&serial, sizeof serial, sv->id_salt),
              (unsigned long long)(serial & 0xFFFFFFFF));
+    return false;
 }
 
-static void copy_header(const http_conn *c, const char *name, char *out, size_t size) {
+static uint64_t hash_header(const http_conn *c, const char *name, uint64_t seed) {
     size_t      n = 0;
     const char *value = http_header(c, name, &n);
-    if (n >= size) n = size - 1;
-    if (value) memcpy(out, value, n);
+    return value && n ? hash_u64(value, n, seed) : 0;
+}
+
+/* A number of milliseconds; one that cannot be is as if it was not there: it was meant for a router. */
+static double read_ms(const http_conn *c, const char *name) {
+    size_t      n = 0;
+    const char *value = http_header(c, name, &n);
+    char        text[32], *end;
+    if (!value || n == 0 || n >= sizeof text) return -1;
+    memcpy(text, value, n), text[n] = 0;
+    double ms = strtod(text, &end);
+    return *end == 0 && ms >= SLO_MS_MIN && ms <= SLO_MS_MAX ? ms : -1;
+}
+
+/* What proxies and routers say beside the body. */
+static void read_headers(exchange *x, const http_conn *c) {
+    x->named = request_id_choose(x->service, c, x->id);
+    x->session = hash_header(c, "x-session-id", SESSION_SEED);
+    x->fairness = hash_header(c, "x-llm-d-inference-fairness-id", TENANT_SEED);
+    if (!x->fairness) x->fairness = hash_header(c, "x-gateway-inference-fairness-id", TENANT_SEED);
+    x->slo = (slo_params){.ttft_ms = read_ms(c, "x-llm-d-slo-ttft-ms"),
+                          .tbt_ms = read_ms(c, "x-llm-d-slo-tpot-ms"),
+                          .deadline_ms = -1,
+                          .value = -1};
 }
 
 static void go_on(exchange *x) {
@@ -76,9 +98,7 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     x->kind = kind, x->service = sv, x->conn = c, x->path = path;
     x->arrived_us = clock_us();
     x->body = http_take_body(c);
-    choose_id(x, c);
-    copy_header(c, "x-session-id", x->session, sizeof x->session);
-    copy_header(c, "x-llm-d-inference-fairness-id", x->fairness, sizeof x->fairness);
+    read_headers(x, c);
     c->exchange = x;
     sv->metrics.count.exchanges++;
     x->work.data = x;
@@ -96,12 +116,18 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     go_on(x);
 }
 
+/* A client gives up on a longer Retry-After at once. */
+void fault_headers(const fault *f, buf *out) {
+    enum { RETRY_AFTER_MAX_S = 119 };
+    uint32_t wait_s = f->retry_after_s ? f->retry_after_s : fault_retry(f) ? 1 : 0;
+    if (wait_s) buf_printf(out, "Retry-After: %u\r\n", wait_s > RETRY_AFTER_MAX_S ? RETRY_AFTER_MAX_S : wait_s);
+    buf_str(out, fault_retry(f) ? "x-should-retry: true\r\n" : "x-should-retry: false\r\n");
+}
+
 void exchange_headers(const exchange *x, buf *out) {
     buf_str(out, "X-Request-Id: "), buf_str(out, x->id), buf_str(out, "\r\n");
     if (x->tenant) tenant_headers(x->tenant, clock_us(), out);
-    if (!x->fault.kind) return;
-    if (x->fault.retry_after_s) buf_printf(out, "Retry-After: %u\r\n", x->fault.retry_after_s);
-    buf_str(out, fault_retry(&x->fault) ? "x-should-retry: true\r\n" : "x-should-retry: false\r\n");
+    if (x->fault.kind) fault_headers(&x->fault, out);
 }
 
 void exchange_answer(exchange *x, int status, const buf *json) {
@@ -122,8 +148,12 @@ static void log_refusal(const exchange *x) {
     buf  members;
     snprintf(text, sizeof text, "%s %s %d: %s", x->id, x->path, x->status, x->fault.message);
     buf_init(&members, 4096);
-    buf_printf(&members, "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"code\":\"%s\"", x->id,
-               x->path, x->tenant ? x->tenant->name : "", x->status, fault_code(&x->fault) ? fault_code(&x->fault) : "");
+    buf_printf(&members,
+               "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"code\":\"%s\",\"tokenizing_ms\":%.3f,"
+               "\"total_ms\":%.3f",
+               x->id, x->path, x->tenant ? x->tenant->name : "", x->status,
+               fault_code(&x->fault) ? fault_code(&x->fault) : "", (double)(x->prepared_us - x->arrived_us) * 1e-3,
+               (double)(clock_us() - x->arrived_us) * 1e-3);
     log_object(LOG_INFO, "request", text, members.data);
     buf_free(&members);
 }
@@ -135,7 +165,6 @@ void exchange_refuse(exchange *x) {
     counters *count = &x->service->metrics.count;
     int       status = fault_status(&x->fault);
     if (x->fault.kind == FAULT_LIMIT) count->refused_limit++;
-    else if (status == 429) count->refused_full++;
     else if (status < 500) count->refused_invalid++;
     exchange_answer(x, status, &json);
     buf_free(&json);

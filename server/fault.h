@@ -10,6 +10,8 @@ typedef enum {
     FAULT_NONE,
     FAULT_BODY,    /* not JSON, not an object, a name twice */
     FAULT_INVALID, /* a value that cannot be, no better code */
+    FAULT_RULE,    /* values that do not go together, or a form that is not offered: no code says it better */
+    FAULT_UNKNOWN, /* a parameter that nobody knows, with strict-params */
     FAULT_MISSING, /* a required parameter */
     FAULT_TYPE,
     FAULT_INT_ABOVE,
@@ -28,6 +30,7 @@ typedef enum {
     FAULT_METHOD,
     FAULT_MEDIA,
     FAULT_OVERLOADED,
+    FAULT_DEADLINE, /* passed before the request began */
     FAULT_DRAINING,
     FAULT_LOADING,
     FAULT_INTERNAL,

@@ -56,46 +56,9 @@ static void table_remove(request_table *t, uint64_t id) {
 }
 
 /* ---- the end ---- */
-static void log_generation(const generation *g) {
-    if (!log_enabled(LOG_INFO)) return;
-    uint64_t prompt = 0, cached = 0, output = 0, now = clock_us(), first = 0, queued = 0;
-    uint32_t preemptions = 0, recomputed = 0;
-    int      status = g->base.status;
-    for (uint32_t i = 0; i < g->choice_count; i++) {
-        const generation_choice *k = &g->choices[i];
-        output += k->text.token_count, preemptions += k->ledger.preemptions, recomputed += k->ledger.recomputed_tokens;
-        if (i % g->choices_per_prompt == 0) cached += k->ledger.cached_tokens;
-        if (k->first_us && (!first || k->first_us < first)) first = k->first_us;
-        if (k->ledger.admitted_us > k->ledger.submitted_us && k->ledger.admitted_us - k->ledger.submitted_us > queued)
-            queued = k->ledger.admitted_us - k->ledger.submitted_us;
-    }
-    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
-    double prepare_ms = (double)(g->base.prepared_us - g->base.arrived_us) * 1e-3;
-    double first_ms = first ? (double)(first - g->base.arrived_us) * 1e-3 : 0,
-           total_ms = (double)(now - g->base.arrived_us) * 1e-3;
-    char text[512];
-    buf  members;
-    snprintf(text, sizeof text,
-             "%s %s %d: %" PRIu64 " prompt tokens (%" PRIu64 " cached), %" PRIu64
-             " generated; %.1f ms in all, %.1f to the first token, "
-             "%.1f queued",
-             g->base.id, g->base.path, status, prompt, cached, output, total_ms, first_ms, (double)queued * 1e-3);
-    buf_init(&members, 4096);
-    buf_printf(&members,
-               "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"prompt_"
-               "tokens\":%" PRIu64 ",\"cached_tokens\":%" PRIu64 ",\"output_tokens\":%" PRIu64
-               ",\"preemptions\":%u,\"recomputed_tokens\":%u"
-               ",\"prepare_ms\":%.3f,\"queue_ms\":%.3f,\"first_token_ms\":%.3f,\"total_ms\":%.3f",
-               g->base.id, g->base.path, g->base.tenant ? g->base.tenant->name : "", status,
-               g->params.stream ? "true" : "false", g->choice_count, prompt, cached, output, preemptions, recomputed,
-               prepare_ms, (double)queued * 1e-3, first_ms, total_ms);
-    log_object(LOG_INFO, "request", text, members.data);
-    buf_free(&members);
-}
-
-static void release_if_done(generation *g) {
+void generation_release_if_done(generation *g) {
     if (g->base.conn || g->in_engine) return;
-    log_generation(g);
+    ledger_log(g);
     exchange_release(&g->base);
 }
 
@@ -108,14 +71,18 @@ static void generation_lost(exchange *x) {
     generation *g = generation_of(x);
     x->status = 499; /* as proxies log a client that left; nobody is sent this */
     cancel_all(g);
-    release_if_done(g);
+    generation_release_if_done(g);
 }
 
-static void generation_destroy(exchange *x) {
+void generation_destroy(exchange *x) {
     generation *g = generation_of(x);
     for (uint32_t i = 0; i < g->choice_count; i++) choice_free(&g->choices[i].text);
-    for (uint32_t i = 0; i < g->prompt_count; i++) free(g->prompts[i].ids), free(g->prompts[i].text);
-    free(g->choices), free(g->prompts);
+    for (uint32_t i = 0; i < g->prompt_count; i++) {
+        generation_prompt *p = &g->prompts[i];
+        free(p->ids), free(p->text);
+        free(p->scores.logprobs), free(p->scores.ranks), free(p->scores.top_ids), free(p->scores.top_logprobs);
+    }
+    free(g->choices), free(g->prompts), free(g->metadata);
     buf_free(&g->prefix);
     params_free(&g->params);
 }
@@ -167,22 +134,45 @@ static void submit_failed(generation *g, const error *err) {
     }
 }
 
+static uint64_t us_left(double ms, uint64_t gone_us) {
+    if (ms < 0) return 0;
+    uint64_t us = (uint64_t)(ms * 1000);
+    return us > gone_us ? us - gone_us : 1;
+}
+
+/* The engine's clock for it begins now, the client's began when its request was here. */
+static request_slo slo_from_now(const generation *g) {
+    uint64_t gone_us = clock_us() - g->base.arrived_us;
+    return (request_slo){.ttft_us = us_left(g->slo.ttft_ms, gone_us),
+                         .tbt_us = us_left(g->slo.tbt_ms, 0),
+                         .deadline_us = us_left(g->slo.deadline_ms, gone_us),
+                         .value = g->slo.value < 0 ? 0 : g->slo.value};
+}
+
+static bool is_too_late(const generation *g) {
+    return g->slo.deadline_ms >= 0 && (double)(clock_us() - g->base.arrived_us) >= g->slo.deadline_ms * 1000;
+}
+
 static int submit_choice(generation *g, uint32_t index, error *err) {
     generation_choice *k = &g->choices[index];
     generation_prompt *prompt = &g->prompts[k->prompt];
     service           *sv = g->base.service;
-    bool               last = (index + 1) % g->choices_per_prompt == 0 && !g->params.return_token_ids;
+    bool               first = index % g->choices_per_prompt == 0;
+    bool               last = (index + 1) % g->choices_per_prompt == 0 && !g->params.return_token_ids && !prompt->scored;
     engine_request     r = {
             .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count, sizeof *prompt->ids),
             .prompt_tokens = prompt->count,
-            .output_tokens_max = prompt->output_tokens_max,
+            .output_tokens_max = g->only_echo ? 1 : prompt->output_tokens_max, /* scoring a prompt ends with a draw */
             .output_tokens_min = (uint32_t)g->params.min_tokens,
             .params = g->sampling,
             .ignore_eos = g->params.ignore_eos,
             .stop_id_count = g->params.stop_id_count,
             .priority = g->priority,
-            .tenant.id = g->tenant,
+            .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
+            .job.id = g->session,
+            .slo = slo_from_now(g),
+            .scores = first && prompt->scored ? &prompt->scores : NULL,
     };
     memcpy(r.stop_ids, g->params.stop_ids, sizeof r.stop_ids);
     r.params.seed += index;
@@ -191,10 +181,10 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
     r.params.bias_values = copy_of(g->params.bias_values, g->params.bias_count, sizeof *g->params.bias_values);
     r.id = table_add(&sv->requests, g, index);
     int code = engine_submit(sv->engine, &r, err);
+    if (last) prompt->ids = code == OK ? NULL : r.tokens; /* which may have moved */
     if (code == OK) {
         k->engine_id = r.id;
         g->in_engine++;
-        if (last) prompt->ids = NULL;
         return OK;
     }
     table_remove(&sv->requests, r.id);
@@ -220,7 +210,7 @@ static void make_choices(generation *g) {
 static void finish_reply(generation *g) {
     if (g->streaming) reply_stream_end(g);
     else reply_whole(g);
-    release_if_done(g);
+    generation_release_if_done(g);
 }
 
 /* Everything that was asked for is in the prompt: nothing to generate. */
@@ -236,7 +226,12 @@ static void generation_finish(exchange *x) {
     service    *sv = x->service;
     error       err = {0};
     uint32_t    count = g->prompt_count * g->choices_per_prompt;
-    bool        nothing = g->prompts[0].output_tokens_max == 0;
+    bool        nothing = g->only_echo && !g->prompts[0].scored;
+    if (is_too_late(g)) {
+        fault_set(&x->fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the request began.",
+                  g->slo.deadline_ms);
+        return exchange_refuse(x);
+    }
     make_choices(g);
     if (sv->requests_max && !nothing && sv->requests.live + count > sv->requests_max)
         error_set(&err, ERR_FULL, "%u requests are running or waiting", sv->requests.live);
@@ -244,7 +239,7 @@ static void generation_finish(exchange *x) {
     if (err.code) {
         submit_failed(g, &err);
         fail(g);
-        return release_if_done(g);
+        return generation_release_if_done(g);
     }
     for (uint32_t i = 0; x->tenant && i < g->prompt_count; i++) tenant_charge(x->tenant, g->prompts[i].count);
     metrics_observe(&sv->metrics, HIST_N, (double)g->params.n);
@@ -252,10 +247,8 @@ static void generation_finish(exchange *x) {
     sv->metrics.count.unknown_parameters += g->params.unknown_count;
     if (g->params.unknown_count && !sv->unknown_logged) {
         sv->unknown_logged = true;
-        log_warn(
-            "request",
-            "a request holds parameters that nobody knows, the first of them '%s'; they are ignored, and this is said once",
-            g->params.unknown_first);
+        log_warn("request", "a request holds parameters that nobody knows (%s%s); they are ignored, and this is said once",
+                 g->params.unknown_names, g->params.unknown_count > UNKNOWN_NAMED_MAX ? ", ..." : "");
     }
     if (g->params.stream) reply_stream_begin(g);
     if (nothing) answer_echo(g);
@@ -297,7 +290,9 @@ static void observe_end(service *sv, generation *g, const generation_choice *k, 
 
 static void end_choice(generation *g, generation_choice *k, const engine_event *e) {
     exchange *x = &g->base;
-    if (e->reason == FINISH_STOP) choice_finish(&k->text, CHOICE_STOPPED);
+    bool      whole = e->reason == FINISH_STOP || e->reason == FINISH_LENGTH;
+    if (whole && g->only_echo) choice_finish(&k->text, CHOICE_LENGTH); /* whatever was drawn */
+    else if (e->reason == FINISH_STOP) choice_finish(&k->text, CHOICE_STOPPED);
     else if (e->reason == FINISH_LENGTH) choice_finish(&k->text, CHOICE_LENGTH);
     else if (k->text.end == CHOICE_GROWING) {
         choice_finish(&k->text, CHOICE_FAILED);
@@ -341,7 +336,8 @@ void generation_event(service *sv, const engine_event *e) {
     generation_choice *k = &g->choices[index];
     bool               was_open = k->text.end == CHOICE_GROWING;
     k->ledger = e->ledger;
-    if (e->has_token && was_open) {
+    if (e->has_token && index % g->choices_per_prompt == 0) g->prompts[k->prompt].scores_in = true;
+    if (e->has_token && was_open && !g->only_echo) {
         observe_token(sv, g, k);
         if (g->base.tenant) tenant_charge(g->base.tenant, 1);
         if (choice_take(&k->text, &e->token, !e->token_is_stop) && !e->finished) engine_cancel(sv->engine, e->id);
@@ -359,7 +355,7 @@ void generation_event(service *sv, const engine_event *e) {
         tell(g, k);
         g->in_engine--;
     }
-    release_if_done(g);
+    generation_release_if_done(g);
 }
 
 void generation_drained(exchange *x) {

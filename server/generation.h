@@ -3,7 +3,7 @@
  *     prepare (any thread)  generation_prepare.c  JSON -> prompts as token ids, rules, limits
  *     submit (I/O thread)   generation.c          one engine request per choice: all of them, or none
  *     events                generation.c          tokens -> choices; a choice that ends closes its engine request
- *     answer                reply.c               one JSON answer, or server-sent events as the choices grow
+ *     answer                reply*.c              one JSON answer, or server-sent events as the choices grow
  *
  * A generation lives until its last engine request has reported its end, also when its client is long gone. */
 #pragma once
@@ -11,11 +11,14 @@
 #include "server/service.h"
 
 typedef struct {
-    uint32_t *ids; /* owned; NULL once the engine has the last copy */
-    uint32_t  count, output_tokens_max;
-    char     *text; /* owned; for echo */
-    uint32_t  text_chars;
-    bool      has_text; /* of a completion: there is a text that the answer goes on from */
+    uint32_t     *ids; /* owned; NULL once the engine has the last copy */
+    uint32_t      count, output_tokens_max;
+    char         *text; /* owned; for echo */
+    uint32_t      text_chars;
+    bool          has_text;  /* of a completion: there is a text that the answer goes on from */
+    bool          scored;    /* how likely its tokens are was asked for; ... */
+    bool          scores_in; /* ... and is known */
+    prompt_scores scores;    /* owned arrays */
 } generation_prompt;
 
 typedef struct {
@@ -23,7 +26,7 @@ typedef struct {
     uint32_t       prompt, index;     /* index: as the client sees it */
     uint64_t       engine_id;         /* 0: not there, or done */
     uint64_t       first_us, last_us; /* tokens received */
-    bool           closed;            /* its end was told (stream) */
+    bool           begun, closed;     /* its first event, its end was told (stream) */
     request_ledger ledger;
 } generation_choice;
 
@@ -33,12 +36,17 @@ struct generation {
     choice_rules   rules;
     sampling       sampling; /* seed of choice 0; without bias arrays */
     int32_t        priority;
-    uint64_t       tenant, cache_salt;
+    uint64_t       tenant, cache_salt, session; /* hashes; 0: none */
+    slo_params     slo;                         /* from arrival on */
+    const char    *tier;                        /* that is served; NULL: none was asked for */
+    char          *metadata;                    /* owned; JSON for the log; NULL */
+    bool           only_echo;                   /* max_tokens is 0: nothing is drawn that anybody sees */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */
     uint32_t           prompt_count, choice_count, choices_per_prompt;
     uint32_t           open;      /* choices still growing */
+    uint32_t           closed;    /* choices whose end was told (stream) */
     uint32_t           in_engine; /* engine requests whose end was not reported yet */
     bool               streaming; /* the head of the stream is out */
     buf                prefix;    /* what every event begins with */
@@ -48,6 +56,16 @@ struct generation {
 static inline generation *generation_of(exchange *x) { return (generation *)x; }
 
 void generation_prepare(exchange *x);
+void generation_destroy(exchange *x);
+void generation_release_if_done(generation *g);
+
+/* ---- ledger.c: where the time of a request went, in its line of log and, where asked for, in its answer ---- */
+void ledger_write(const generation *g, buf *out); /* JSON members, without braces */
+void ledger_log(const generation *g);
+
+/* ---- reply_prompt.c: a prompt as part of its answer ---- */
+void reply_prompt_ids(const generation *g, const generation_choice *k, buf *out);
+void reply_prompt_scores(const generation *g, const generation_choice *k, buf *out); /* prompt_logprobs, vLLM's shape */
 
 /* ---- reply.c ---- */
 void reply_stream_begin(generation *g);

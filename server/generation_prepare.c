@@ -3,71 +3,89 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/hash.h"
 #include "server/generation.h"
+#include "server/prompt.h"
 
 static uint64_t hash_string(const char *s, uint64_t seed) { return s && *s ? hash_u64(s, strlen(s), seed) : 0; }
 
 /* ---- prompts ---- */
-static int tokenizer_missing(fault *f, const char *param) {
-    return fault_set(f, FAULT_UNSUPPORTED, param,
-                     "This model has no tokenizer: send 'prompt' as token ids to /v1/completions.");
+
+static bool is_chat(const generation *g) { return g->base.kind->endpoint == ENDPOINT_CHAT; }
+
+static int64_t asked_tokens(const generation *g) {
+    const request_params *p = &g->params;
+    if (p->max_completion_tokens >= 0) return p->max_completion_tokens;
+    if (p->max_tokens >= 0) return p->max_tokens;
+    return is_chat(g) ? -1 : 16;
 }
 
-static int encode_failed(fault *f, const char *param, const error *err) {
-    bool theirs = err->code == ERR_INVALID || err->code == ERR_TOO_LARGE || err->code == ERR_UNSUPPORTED;
-    return fault_set(f, theirs ? FAULT_INVALID : FAULT_INTERNAL, param, "%.400s.", err->text);
+/* Tokens to keep of a longer prompt; 0: all. */
+static uint32_t keep_tokens(const generation *g) {
+    int64_t keep = g->params.truncate_prompt, answer = asked_tokens(g), context = g->base.service->context_max;
+    if (keep == -2) return 0;
+    if (keep < 0) keep = context - (answer < 1 ? 1 : answer);
+    return keep < 1 ? 1 : (uint32_t)(keep > context ? context : keep);
 }
 
-static void move_members(cJSON *from, cJSON *to) {
-    for (cJSON *item; (item = from->child);) {
-        cJSON_DetachItemViaPointer(from, item);
-        cJSON_AddItemToObject(to, item->string, item);
-    }
+/* Returns whether something was cut away. */
+static bool cut_prompt(const generation *g, generation_prompt *p) {
+    uint32_t keep = keep_tokens(g);
+    bool     right = g->params.truncation_side && strcmp(g->params.truncation_side, "right") == 0;
+    if (keep == 0 || p->count <= keep) return false;
+    if (!right) memmove(p->ids, p->ids + (p->count - keep), keep * sizeof *p->ids);
+    p->count = keep;
+    return true;
+}
+
+/* What a prompt that is to be cut anyway, or is only worth a refusal, may be encoded to. */
+static uint32_t tokens_max(const generation *g) { return keep_tokens(g) ? 0 : g->base.service->context_max; }
+
+static void take_ids(generation_prompt *p, const token_ids *ids) {
+    p->ids = ids->ids;
+    p->count = (uint32_t)ids->count;
 }
 
 static int encode_chat(generation *g, cJSON *body, fault *f) {
-    const service  *sv = g->base.service;
-    request_params *p = &g->params;
-    if (!sv->tokenizer || !sv->chat) return tokenizer_missing(f, "messages");
-    cJSON *context = cJSON_CreateObject();
-    cJSON_AddItemToObject(context, "messages", cJSON_DetachItemViaPointer(body, (cJSON *)(uintptr_t)p->messages));
-    cJSON_AddBoolToObject(context, "add_generation_prompt", p->generation_prompt);
-    if (p->template_kwargs) move_members((cJSON *)(uintptr_t)p->template_kwargs, context);
-    if (p->reasoning_effort) {
-        cJSON_AddStringToObject(context, "reasoning_effort", p->reasoning_effort);
-        if (strcmp(p->reasoning_effort, "none") == 0) cJSON_AddBoolToObject(context, "enable_thinking", false);
-    }
     token_ids ids = {0};
-    error     err;
-    int       code = chat_encode(sv->chat, sv->tokenizer, context, time(NULL), &ids, &err);
-    cJSON_Delete(context);
+    int       code = prompt_of_messages(g->base.service, &g->params, body, tokens_max(g), &ids, f);
     g->prompt_count = 1;
-    g->prompts[0].ids = ids.ids;
-    g->prompts[0].count = (uint32_t)ids.count;
-    return code == OK ? 0 : encode_failed(f, "messages", &err);
+    take_ids(&g->prompts[0], &ids);
+    cut_prompt(g, &g->prompts[0]);
+    return code;
+}
+
+/* The text that the ids stand for, where it is not at hand. */
+static int decode_echo(const generation *g, generation_prompt *p, fault *f) {
+    const tokenizer *t = g->base.service->tokenizer;
+    buf              text;
+    error            err = {0};
+    buf_init(&text, CHOICE_TEXT_MAX);
+    if (t) tokenizer_decode(t, p->ids, p->count, !g->params.skip_special, &text, &err);
+    for (uint32_t i = 0; !t && i < p->count; i++) buf_printf(&text, " %u", p->ids[i]);
+    p->text = text.data;
+    return err.code ? fault_set(f, FAULT_INVALID, "prompt", "%.400s.", err.text) : 0;
 }
 
 static int encode_text(generation *g, const char *text, generation_prompt *out, fault *f) {
-    const service *sv = g->base.service;
-    token_ids      ids = {0};
-    error          err;
-    if (!sv->tokenizer) return tokenizer_missing(f, "prompt");
-    int code = tokenizer_encode(sv->tokenizer, text, strlen(text), g->params.add_special ? TOKENIZE_BOS : 0, &ids, &err);
-    out->ids = ids.ids;
-    out->count = (uint32_t)ids.count;
-    if (code != OK) return encode_failed(f, "prompt", &err);
-    if (g->params.echo && !(out->text = strdup(text))) fatal("out of memory for an echo");
+    token_ids ids = {0};
+    int       code = prompt_of_text(g->base.service, &g->params, text, tokens_max(g), &ids, f);
+    take_ids(out, &ids);
+    if (code < 0) return -1;
+    bool cut = cut_prompt(g, out);
+    if (!g->params.echo) return 0;
+    if (cut) return decode_echo(g, out, f);
+    if (!(out->text = strdup(text))) fatal("out of memory for an echo");
     return 0;
 }
 
 /* Ids as the client gave them; for echo, as text. */
 static int copy_ids(generation *g, const cJSON *list, generation_prompt *out, fault *f) {
     const service *sv = g->base.service;
-    uint32_t       count = 0;
+    uint32_t       count = 0, most = tokens_max(g);
     for (const cJSON *item = list->child; item; item = item->next) count++;
+    if (most && count > most) return prompt_too_long(sv, "prompt", "", count, f);
     out->ids = malloc((count + 1) * sizeof *out->ids);
     if (!out->ids) fatal("out of memory for %u token ids", count);
     for (const cJSON *item = list->child; item; item = item->next) {
@@ -77,15 +95,14 @@ static int copy_ids(generation *g, const cJSON *list, generation_prompt *out, fa
                              out->ids[out->count], sv->vocab_size);
         out->count++;
     }
-    if (!g->params.echo) return 0;
-    buf   text;
-    error err = {0};
-    buf_init(&text, CHOICE_TEXT_MAX);
-    if (sv->tokenizer) tokenizer_decode(sv->tokenizer, out->ids, out->count, !g->params.skip_special, &text, &err);
-    else
-        for (uint32_t i = 0; i < out->count; i++) buf_printf(&text, " %u", out->ids[i]);
-    out->text = text.data;
-    return err.code ? encode_failed(f, "prompt", &err) : 0;
+    cut_prompt(g, out);
+    return g->params.echo ? decode_echo(g, out, f) : 0;
+}
+
+static uint32_t count_chars(const char *text) {
+    uint32_t chars = 0;
+    for (; text && *text; text++) chars += ((unsigned char)*text & 0xC0) != 0x80;
+    return chars;
 }
 
 /* One prompt: a string, or a list of ids. */
@@ -94,6 +111,7 @@ static int encode_prompt(generation *g, const cJSON *item, fault *f) {
     generation_prompt *out = &g->prompts[g->prompt_count++];
     if ((cJSON_IsString(item) ? encode_text(g, item->valuestring, out, f) : copy_ids(g, item, out, f)) < 0) return -1;
     for (uint32_t i = 0; t && i < out->count && !out->has_text; i++) out->has_text = !tokenizer_is_special(t, out->ids[i]);
+    out->text_chars = count_chars(out->text);
     return 0;
 }
 
@@ -105,26 +123,52 @@ static int encode_prompts(generation *g, fault *f) {
     return 0;
 }
 
-/* ---- limits ---- */
-static int64_t asked_tokens(const generation *g) {
+/* ---- how likely the prompts are ---- */
+enum { SCORES_MAX = 1 << 20 }; /* log-probabilities in one answer: some 60 MB of JSON */
+
+/* Alternatives per token; -1: not asked for. */
+static int64_t prompt_tops(const generation *g) {
     const request_params *p = &g->params;
-    if (p->max_completion_tokens >= 0) return p->max_completion_tokens;
-    if (p->max_tokens >= 0) return p->max_tokens;
-    return g->base.kind->endpoint == ENDPOINT_CHAT ? -1 : 16;
+    int64_t               echoed = p->echo ? p->legacy_logprobs : -1;
+    return p->prompt_logprobs > echoed ? p->prompt_logprobs : echoed;
 }
 
+static void *room(size_t count, size_t item_bytes) {
+    void *p = calloc(count ? count : 1, item_bytes);
+    if (!p) fatal("out of memory for %zu log-probabilities", count);
+    return p;
+}
+
+static int make_scores(generation *g, fault *f) {
+    int64_t  tops = prompt_tops(g);
+    uint64_t tokens = 0;
+    if (tops < 0) return 0;
+    for (uint32_t i = 0; i < g->prompt_count; i++) tokens += g->prompts[i].count;
+    if (tokens * (uint64_t)(tops + 1) > SCORES_MAX)
+        return fault_set(f, FAULT_INVALID, g->params.echo ? "logprobs" : "prompt_logprobs",
+                         "%" PRIu64 " log-probabilities of the prompt were asked for; one answer holds up to %d.",
+                         tokens * (uint64_t)(tops + 1), SCORES_MAX);
+    for (uint32_t i = 0; i < g->prompt_count; i++) {
+        generation_prompt *p = &g->prompts[i];
+        size_t             n = p->count;
+        p->scored = true;
+        p->scores = (prompt_scores){.logprobs = room(n, sizeof(float)),
+                                    .ranks = room(n, sizeof(uint32_t)),
+                                    .tops = (uint32_t)tops,
+                                    .top_ids = room(n * (size_t)tops, sizeof(uint32_t)),
+                                    .top_logprobs = room(n * (size_t)tops, sizeof(float))};
+    }
+    return 0;
+}
+
+/* ---- limits ---- */
 static int limit_prompt(generation *g, generation_prompt *prompt, fault *f) {
-    const char *param = g->base.kind->endpoint == ENDPOINT_CHAT ? "messages" : "prompt";
+    const char *param = is_chat(g) ? "messages" : "prompt";
     uint32_t    context = g->base.service->context_max, n = prompt->count;
-    int64_t     asked = asked_tokens(g);
+    int64_t     asked = asked_tokens(g), drawn = asked == 0 && prompt_tops(g) >= 0 ? 1 : asked;
     bool        defaulted = g->params.max_tokens < 0 && g->params.max_completion_tokens < 0;
     if (n == 0) return fault_set(f, FAULT_INVALID, param, "'%s' holds no tokens.", param);
-    if (n >= context && asked != 0)
-        return fault_set(
-            f, FAULT_CONTEXT, param,
-            "This model's maximum context length is %u tokens. However, your %s resulted in %u tokens. Please reduce "
-            "the length of the %s.",
-            context, param, n, param);
+    if (n >= context && drawn != 0) return prompt_too_long(g->base.service, param, "", n, f);
     if (asked < 0 || (defaulted && asked > context - n)) asked = context - n;
     if (n + asked > context)
         return fault_set(f, FAULT_CONTEXT, param,
@@ -133,7 +177,7 @@ static int limit_prompt(generation *g, generation_prompt *prompt, fault *f) {
                          "in the completion). Please reduce the length of the %s or completion.",
                          context, n + asked, n, param, asked, param);
     if (g->params.min_tokens > asked)
-        return fault_set(f, FAULT_INVALID, "min_tokens",
+        return fault_set(f, FAULT_RULE, "min_tokens",
                          "'min_tokens' (%" PRId64 ") must not be more than the tokens that may be drawn (%" PRId64 ").",
                          g->params.min_tokens, asked);
     prompt->output_tokens_max = (uint32_t)asked;
@@ -161,7 +205,7 @@ static int fill_sampling(generation *g, fault *f) {
     const request_params *p = &g->params;
     const service        *sv = g->base.service;
     const model_facts    *m = engine_facts(sv->engine);
-    bool                  chat = g->base.kind->endpoint == ENDPOINT_CHAT;
+    bool                  chat = is_chat(g);
     for (uint32_t i = 0; i < p->bias_count; i++)
         if (p->bias_ids[i] >= sv->vocab_size)
             return fault_set(f, FAULT_INVALID, "logit_bias", "'logit_bias' names token %u, outside the vocabulary of %u.",
@@ -195,21 +239,34 @@ static void fill_rules(generation *g) {
     g->rules.ids = p->return_token_ids;
 }
 
-/* Who asks, and in which class: numbers from here on. */
-static void fill_identity(generation *g) {
+/* The class that is served: a priority that was given in numbers is one of them by its sign. */
+static const char *tier_of(int32_t priority) { return priority < 0 ? "priority" : priority > 0 ? "flex" : "default"; }
+
+static void fill_class(generation *g) {
     const request_params *p = &g->params;
-    exchange             *x = &g->base;
     const char           *tier = p->service_tier ? p->service_tier : "";
-    const tenant         *who = x->tenant;
+    const tenant         *who = g->base.tenant;
     g->priority = (int32_t)p->priority;
     if (!p->priority)
         g->priority = strcmp(tier, "flex") == 0 ? 100 : strcmp(tier, "priority") == 0 ? -100 : who ? who->priority : 0;
     if (who && g->priority < who->priority_min) g->priority = who->priority_min;
-    g->tenant = who ? who->id : hash_string(p->user ? p->user : x->fairness, 1);
-    g->cache_salt = tenant_cache_salt(who, p->cache_salt);
+    if (p->service_tier) g->tier = tier_of(g->priority);
+    g->slo = p->slo;
+    if (g->slo.ttft_ms < 0) g->slo.ttft_ms = g->base.slo.ttft_ms;
+    if (g->slo.tbt_ms < 0) g->slo.tbt_ms = g->base.slo.tbt_ms;
+}
+
+/* Who asks: the key, else what the body says, else the header. A client's salt comes on top of its key's, never instead. */
+static void fill_identity(generation *g) {
+    const request_params *p = &g->params;
+    exchange             *x = &g->base;
+    const char           *user = p->user && *p->user ? p->user : p->safety_identifier;
+    const char           *session = p->session && *p->session ? p->session : p->cache_key;
+    g->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
+    g->session = x->session ? x->session : hash_string(session, SESSION_SEED);
+    g->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
     exchange_rename(x, p->request_id);
-    const char *session = p->session ? p->session : p->cache_key;
-    if (session && !x->session[0]) strncpy(x->session, session, sizeof x->session - 1);
+    if (p->metadata) g->metadata = cJSON_PrintUnformatted(p->metadata);
 }
 
 static size_t prompt_room(const request_params *p) {
@@ -219,20 +276,18 @@ static size_t prompt_room(const request_params *p) {
     return n;
 }
 
-static int check_model(const generation *g, fault *f) {
-    const char *served = g->base.service->model_name, *asked = g->params.model;
-    if (!asked || strcmp(asked, served) == 0) return 0;
-    return fault_set(f, FAULT_MODEL, "model", "The model '%.200s' does not exist; '%.200s' is served here.", asked, served);
-}
-
 static int prepare(generation *g, cJSON *body, fault *f) {
-    endpoint e = g->base.kind->endpoint;
-    if (params_read(&g->params, body, e, f) < 0 || check_model(g, f) < 0) return -1;
+    const service *sv = g->base.service;
+    endpoint       e = g->base.kind->endpoint;
+    if (params_read(&g->params, body, e, sv->config->strict_params, f) < 0) return -1;
+    if (prompt_check_model(sv, &g->params, f) < 0) return -1;
     g->prompts = calloc(prompt_room(&g->params), sizeof *g->prompts);
     if (!g->prompts) fatal("out of memory for prompts");
     if ((e == ENDPOINT_CHAT ? encode_chat(g, body, f) : encode_prompts(g, f)) < 0) return -1;
-    if (limit_choices(g, f) < 0 || fill_sampling(g, f) < 0) return -1;
+    if (limit_choices(g, f) < 0 || make_scores(g, f) < 0 || fill_sampling(g, f) < 0) return -1;
+    g->only_echo = g->prompts[0].output_tokens_max == 0;
     fill_rules(g);
+    fill_class(g);
     fill_identity(g);
     return 0;
 }

@@ -32,7 +32,7 @@ static void forget_request(http_conn *c) {
     c->server->body_bytes -= c->body.size;
     buf_free(&c->head), buf_free(&c->body);
     c->line_begin = c->scanned = c->header_count = c->kept_count = 0;
-    c->refusal = 0, c->wire_bytes = 0;
+    c->refusal = 0, c->wire_bytes = 0, c->extension_bytes = 0;
 }
 
 static bool taken(const http_conn *c) { return c->state == CONN_BUSY || c->state == CONN_STREAM; }
@@ -65,34 +65,49 @@ static void hand_over(http_conn *c) {
     if (c->state == CONN_BUSY) forget_request(c); /* what waits holds no more than its handler copied */
 }
 
-static size_t feed_head(http_conn *c, const char *bytes, size_t n) {
-    size_t before = c->head.size, room = c->head.limit - before, end;
+/* Adds to the lines of a head, or of trailers behind it, as much as may be. *end: where they end, else 0. Returns how many
+ * bytes were used; after a refusal, all. */
+static size_t feed_lines(http_conn *c, const char *bytes, size_t n, size_t *end) {
+    size_t      before = c->head.size, room = c->head.limit - before;
+    const char *reason = NULL;
     buf_append(&c->head, bytes, n < room ? n : room);
-    if (c->head.data[0] == '\r' && c->head.size == 1) return 1;
-    if (memcmp(c->head.data, "\r\n", 2) == 0) { /* an empty line before a request is skipped (RFC 9112, 2.2) */
-        buf_clear(&c->head);
-        return 2 - before;
+    int status = http_head_scan(c, end, &reason);
+    if (status) return http_refuse(c, status, reason), *end = 0, n;
+    if (*end) c->head.size = *end;
+    return c->head.size - before;
+}
+
+static size_t feed_head(http_conn *c, const char *bytes, size_t n) {
+    size_t empty_line = c->head.size, end;
+    if (empty_line < 2 && bytes[0] == "\r\n"[empty_line]) { /* before a request it is passed over (RFC 9112, 2.2) */
+        if (empty_line == 0) buf_append(&c->head, bytes, 1);
+        else buf_clear(&c->head);
+        return 1;
     }
     if (c->state == CONN_IDLE) set_state(c, CONN_HEAD);
-    const char *reason = NULL;
-    int         status = http_head_scan(c, &end, &reason);
-    if (status) return http_refuse(c, status, reason), n;
-    if (!end) return c->head.size - before;
-    c->head.size = end;
+    size_t used = feed_lines(c, bytes, n, &end);
+    if (!end) return used;
     c->requests++;
     http_head_parse(c);
     if (c->refusal) http_refuse(c, c->refusal, c->refusal_reason);
     else if (c->complete) hand_over(c);
     else set_state(c, CONN_BODY);
-    return end - before;
+    return used;
+}
+
+static size_t feed_trailers(http_conn *c, const char *bytes, size_t n) {
+    size_t end, used = feed_lines(c, bytes, n, &end);
+    if (end) hand_over(c);
+    return used;
 }
 
 static size_t feed_body(http_conn *c, const char *bytes, size_t n) {
     llhttp_errno_t code = llhttp_execute(&c->parser, bytes, n);
     size_t         used = code == HPE_OK ? n : (size_t)(llhttp_get_error_pos(&c->parser) - bytes);
     c->wire_bytes += used;
-    if (code == HPE_PAUSED && c->complete) {
-        hand_over(c);
+    if (code == HPE_PAUSED && c->complete) return hand_over(c), used;
+    if (code == HPE_PAUSED && c->in_trailers) {
+        c->line_begin = c->scanned = (uint32_t)c->head.size;
         return used;
     }
     if (code != HPE_OK)
@@ -124,7 +139,7 @@ static size_t consume(http_conn *c, const char *bytes, size_t n) {
     switch (c->state) {
     case CONN_IDLE:
     case CONN_HEAD: return feed_head(c, bytes, n);
-    case CONN_BODY: return feed_body(c, bytes, n);
+    case CONN_BODY: return c->in_trailers ? feed_trailers(c, bytes, n) : feed_body(c, bytes, n);
     case CONN_LINGER:
         if ((c->wire_bytes += n) > DISCARD_MAX_BYTES) cut(c);
         return n;

@@ -5,7 +5,8 @@
  *
  * Two parsers must agree on a head. http_head.c looks at its lines first and refuses what llhttp 8 lets through (folded
  * lines, a missing version, doubled spaces); llhttp, compiled strict and with every lenient flag off, then parses the
- * whole head at once, which also spares joining split header fields. Bodies go through llhttp as they come.
+ * whole head at once, which also spares joining split header fields. Bodies go through llhttp as they come, up to the last
+ * chunk: trailers are lines again (llhttp would take a bare LF for their end), looked over, bounded and thrown away.
  *
  *     IDLE -> HEAD -> BODY -> BUSY -> (STREAM) -> IDLE ...      one request at a time; what a client pipelines waits in
  *       any of these -> LINGER -> CLOSED                        `ahead`, bounded, and is answered in order
@@ -57,7 +58,7 @@ struct http_conn {
     uint8_t      state, role;
     bool         close_after; /* the answer under way is the last */
     bool         eof;         /* the client has closed its side */
-    bool         chunked, chunk_open, head_only, complete;
+    bool         chunked, chunk_open, head_only, complete, in_trailers;
     int          refusal;                           /* status decided while parsing */
     const char  *refusal_reason;                    /* static */
     uint32_t     requests;                          /* begun on this connection */
@@ -68,12 +69,13 @@ struct http_conn {
         uint8_t   name;
         http_span value;
     } kept[HTTP_HEADERS_KEPT];
-    int8_t   field;      /* llhttp's current header, -1: of no interest */
-    uint64_t since_us;   /* when this state began */
-    uint64_t write_us;   /* when the peer last took bytes, or there began to be some to take */
-    size_t   in_flight;  /* bytes the owner took from `out` that the peer has not taken yet */
-    uint64_t wire_bytes; /* of the body, framing included; in LINGER: discarded */
-    size_t   chunk_at;   /* in `out`, where the open chunk's size is to be written */
+    int8_t   field;           /* llhttp's current header, -1: of no interest */
+    uint64_t since_us;        /* when this state began */
+    uint64_t write_us;        /* when the peer last took bytes, or there began to be some to take */
+    size_t   in_flight;       /* bytes the owner took from `out` that the peer has not taken yet */
+    uint64_t wire_bytes;      /* of the body, framing included; in LINGER: discarded */
+    uint32_t extension_bytes; /* of its chunks */
+    size_t   chunk_at;        /* in `out`, where the open chunk's size is to be written */
     size_t   ahead_begin;
     buf      head, body, ahead, out;
 };

@@ -16,6 +16,9 @@ static const char *const kept_names[] = {
     "origin",
     "user-agent",
     "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+    "x-llm-d-slo-ttft-ms",
+    "x-llm-d-slo-tpot-ms",
     "transfer-encoding",
 };
 enum { KEPT_COUNT = sizeof kept_names / sizeof *kept_names, FIELD_OTHER = -1 };
@@ -38,15 +41,19 @@ static bool is_text(const char *s, size_t n) {
 }
 
 /* METHOD SP target SP HTTP/x.y: exactly two spaces, nothing empty. */
-static const char *request_line_fault(const char *line, size_t n) {
+static int request_line_status(const char *line, size_t n, const char **reason) {
     const char *first = memchr(line, ' ', n);
-    if (!first || first == line) return "the request line has no target";
+    if (!first || first == line) return *reason = "the request line has no target", 400;
     const char *target = first + 1;
     const char *second = memchr(target, ' ', n - (size_t)(target - line));
-    if (!second || second == target) return "the request line has no HTTP version";
-    size_t rest = n - (size_t)(second + 1 - line);
-    if (rest != 8 || memcmp(second + 1, "HTTP/", 5) != 0) return "the request line does not end in an HTTP version";
-    return memchr(target, '#', (size_t)(second - target)) ? "the request target holds a fragment" : NULL;
+    if (!second || second == target) return *reason = "the request line has no HTTP version", 400;
+    const char *version = second + 1;
+    if (line + n - version != 8 || memcmp(version, "HTTP/", 5) != 0 || version[6] != '.')
+        return *reason = "the request line does not end in an HTTP version", 400;
+    if (version[5] != '1' || (version[7] != '0' && version[7] != '1'))
+        return *reason = "only HTTP/1.0 and HTTP/1.1 are spoken here", 505;
+    if (memchr(target, '#', (size_t)(second - target))) return *reason = "the request target holds a fragment", 400;
+    return 0;
 }
 
 static const char *header_line_fault(const char *line, size_t n) {
@@ -60,7 +67,7 @@ static const char *header_line_fault(const char *line, size_t n) {
 static int line_status(http_conn *c, const char *line, size_t n, const char **reason) {
     bool first = c->header_count == 0 && c->line_begin == 0;
     if (!is_text(line, n)) return *reason = "the head of the request holds a control character", 400;
-    if (first) return (*reason = request_line_fault(line, n)) ? 400 : 0;
+    if (first) return request_line_status(line, n, reason);
     if (++c->header_count > c->server->config->headers_max_count)
         return *reason = "the request has more headers than are accepted", 431;
     return (*reason = header_line_fault(line, n)) ? 400 : 0;
@@ -96,6 +103,8 @@ int http_head_scan(http_conn *c, size_t *end, const char **reason) {
     return too_long(c, c->head.size, reason);
 }
 
+enum { EXTENSIONS_MAX_BYTES = 4 << 10 }; /* of all chunks of a body; nobody is known to send any */
+
 /* ---- llhttp's callbacks; spans never arrive in parts because the whole head is parsed at once ---- */
 static http_span span_of(const http_conn *c, const char *at, size_t n) {
     return (http_span){(uint32_t)(at - c->head.data), (uint32_t)n};
@@ -107,25 +116,34 @@ static int on_url(llhttp_t *p, const char *at, size_t n) {
     return 0;
 }
 
+static void refuse_later(http_conn *c, int status, const char *reason) {
+    if (!c->refusal) c->refusal = status, c->refusal_reason = reason;
+}
+
+static int on_extension(llhttp_t *p, const char *at, size_t n) {
+    http_conn *c = p->data;
+    (void)at;
+    if (n > EXTENSIONS_MAX_BYTES - c->extension_bytes)
+        return refuse_later(c, 400, "the extensions of the chunks are longer than is accepted"), HPE_USER;
+    c->extension_bytes += (uint32_t)n;
+    return 0;
+}
+
 static int on_field(llhttp_t *p, const char *at, size_t n) {
     http_conn *c = p->data;
-    c->field = c->state == CONN_HEAD ? (int8_t)kept_index(at, n) : FIELD_OTHER; /* trailers are dropped */
+    c->field = (int8_t)kept_index(at, n);
     return 0;
 }
 
 static int on_value(llhttp_t *p, const char *at, size_t n) {
     http_conn *c = p->data;
-    if (c->field == FIELD_OTHER || c->state != CONN_HEAD) return 0;
+    if (c->field == FIELD_OTHER) return 0;
     while (n && (at[n - 1] == ' ' || at[n - 1] == '\t')) n--;
     if (c->field == 0) c->host_count++;
     if (c->kept_count == HTTP_HEADERS_KEPT) return 0;
     c->kept[c->kept_count].name = (uint8_t)c->field;
     c->kept[c->kept_count++].value = span_of(c, at, n);
     return 0;
-}
-
-static void refuse_later(http_conn *c, int status, const char *reason) {
-    if (!c->refusal) c->refusal = status, c->refusal_reason = reason;
 }
 
 static bool header_is(const http_conn *c, const char *name, const char *value) {
@@ -159,7 +177,6 @@ static void check_target(http_conn *c) {
 static void check_framing(http_conn *c) {
     const llhttp_t *p = &c->parser;
     size_t          n;
-    if (p->http_major != 1 || p->http_minor > 1) return refuse_later(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
     if (p->method == HTTP_CONNECT) refuse_later(c, 501, "CONNECT is not offered");
     if (http_header(c, "transfer-encoding", &n)) {
         if (p->http_minor == 0) refuse_later(c, 400, "HTTP/1.0 has no Transfer-Encoding");
@@ -190,7 +207,7 @@ static int on_headers_complete(llhttp_t *p) {
     return 0;
 }
 
-/* A byte of body may cost this many on the wire, in chunk sizes, extensions and trailers, before it is called an attack. */
+/* A byte of body may cost this many on the wire, in chunk sizes and extensions, before it is called an attack. */
 enum { FRAMING_RATIO = 16, FRAMING_SLACK = 64 << 10, BODIES_MAX = 32 };
 
 static int on_body(llhttp_t *p, const char *at, size_t n) {
@@ -211,7 +228,8 @@ static int on_chunk_header(llhttp_t *p) {
         refuse_later(c, 413, "the body is larger than is accepted");
     if (c->wire_bytes > FRAMING_RATIO * c->body.size + FRAMING_SLACK)
         refuse_later(c, 400, "the body is cut into too small chunks");
-    return c->refusal ? HPE_USER : 0;
+    if (p->content_length == 0) c->in_trailers = true;
+    return c->refusal ? HPE_USER : c->in_trailers ? HPE_PAUSED : 0; /* trailers are lines like those of a head: http.c */
 }
 
 static int on_message_complete(llhttp_t *p) {
@@ -224,6 +242,8 @@ static const llhttp_settings_t callbacks = {
     .on_url = on_url,
     .on_header_field = on_field,
     .on_header_value = on_value,
+    .on_chunk_extension_name = on_extension,
+    .on_chunk_extension_value = on_extension,
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
     .on_chunk_header = on_chunk_header,
@@ -233,12 +253,11 @@ static const llhttp_settings_t callbacks = {
 void http_head_parse(http_conn *c) {
     llhttp_init(&c->parser, HTTP_REQUEST, &callbacks);
     c->parser.data = c;
-    c->field = FIELD_OTHER, c->kept_count = c->host_count = 0, c->complete = false;
+    c->field = FIELD_OTHER, c->kept_count = c->host_count = 0, c->complete = c->in_trailers = false;
     c->url = (http_span){0, 0};
     llhttp_errno_t code = llhttp_execute(&c->parser, c->head.data, c->head.size);
     if (code != HPE_OK && code != HPE_PAUSED)
-        refuse_later(c, code == HPE_INVALID_VERSION ? 505 : 400,
-                     c->parser.reason ? c->parser.reason : "the head of the request is malformed");
+        refuse_later(c, 400, c->parser.reason ? c->parser.reason : "the head of the request is malformed");
     if (c->url.size == 0) refuse_later(c, 400, "the head of the request is malformed");
 }
 

@@ -1,8 +1,7 @@
-#include "server/params.h"
+#include "server/params_shapes.h"
 
 #include <assert.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,357 +11,146 @@ enum {
     TEXT = ENDPOINT_COMPLETION,
     GENERATE = CHAT | TEXT,
     ENCODE = ENDPOINT_TOKENIZE,
-    DECODE = ENDPOINT_DETOKENIZE
+    DECODE = ENDPOINT_DETOKENIZE,
+    EVERY = GENERATE | ENCODE | DECODE
 };
-
-/* ---- readers of what a row cannot say ---- */
-static int wrong_type(fault *f, const char *param, const char *wanted) {
-    return fault_set(f, FAULT_TYPE, param, "'%s' must be %s.", param, wanted);
-}
-
-/* A number that is a whole one within [min, max]. */
-static int whole(const cJSON *value, double min, double max, const char *param, fault *f) {
-    double v = value->valuedouble;
-    if (!cJSON_IsNumber(value) || isnan(v) || (v != floor(v) && !isinf(v))) return wrong_type(f, param, "an integer");
-    if (v > max) return fault_set(f, FAULT_INT_ABOVE, param, "'%s' must be at most %.0f, not %.15g.", param, max, v);
-    if (v < min) return fault_set(f, FAULT_INT_BELOW, param, "'%s' must be at least %.0f, not %.15g.", param, min, v);
-    return 0;
-}
-
-static int add_stop(request_params *p, const cJSON *value, const char *param, fault *f) {
-    if (!cJSON_IsString(value)) return wrong_type(f, param, "a string");
-    size_t n = strlen(value->valuestring);
-    if (n == 0) return fault_set(f, FAULT_INVALID, param, "'%s' must not be empty.", param);
-    if (n > STOP_BYTES_MAX)
-        return fault_set(f, FAULT_STRING_LONG, param, "'%s' must be at most %d bytes long, not %zu.", param, STOP_BYTES_MAX,
-                         n);
-    stop_set_add(&p->stops, value->valuestring, n);
-    return 0;
-}
-
-static int check_length(const cJSON *list, uint32_t max, const char *param, fault *f) {
-    uint32_t count = 0;
-    for (const cJSON *item = list->child; item; item = item->next) count++;
-    if (count > max)
-        return fault_set(f, FAULT_ARRAY_LONG, param, "'%s' must have at most %u items, not %u.", param, max, count);
-    return 0;
-}
-
-static int read_stop(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    char path[64];
-    int  index = 0;
-    if (cJSON_IsString(value)) return add_stop(p, value, row->name, f);
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a string or a list of strings");
-    if (check_length(value, STOPS_MAX, row->name, f) < 0) return -1;
-    for (const cJSON *item = value->child; item; item = item->next) {
-        snprintf(path, sizeof path, "stop[%d]", index++);
-        if (add_stop(p, item, path, f) < 0) return -1;
-    }
-    return 0;
-}
-
-static int read_stop_ids(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a list of token ids");
-    if (check_length(value, STOP_IDS_MAX, row->name, f) < 0) return -1;
-    for (const cJSON *item = value->child; item; item = item->next) {
-        char path[64];
-        snprintf(path, sizeof path, "stop_token_ids[%u]", p->stop_id_count);
-        if (whole(item, 0, UINT32_MAX, path, f) < 0) return -1;
-        p->stop_ids[p->stop_id_count++] = (uint32_t)item->valuedouble;
-    }
-    return 0;
-}
-
-static int read_bias(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (!cJSON_IsObject(value)) return wrong_type(f, row->name, "an object of token ids and numbers");
-    if (check_length(value, LOGIT_BIAS_MAX, row->name, f) < 0) return -1;
-    uint32_t count = 0;
-    for (const cJSON *item = value->child; item; item = item->next) count++;
-    if (!count) return 0;
-    p->bias_ids = malloc(count * sizeof *p->bias_ids);
-    p->bias_values = malloc(count * sizeof *p->bias_values);
-    if (!p->bias_ids || !p->bias_values) fatal("out of memory for a logit bias");
-    for (const cJSON *item = value->child; item; item = item->next) {
-        char *end, path[64];
-        snprintf(path, sizeof path, "logit_bias.%.40s", item->string);
-        unsigned long long id = strtoull(item->string, &end, 10);
-        if (item->string[0] < '0' || item->string[0] > '9' || *end || id > UINT32_MAX)
-            return fault_set(f, FAULT_INVALID, path, "'%s': the name must be a token id.", path);
-        double v = item->valuedouble;
-        if (!cJSON_IsNumber(item)) return wrong_type(f, path, "a number");
-        if (!(v >= -100)) return fault_set(f, FAULT_NUMBER_BELOW, path, "'%s' must be at least -100, not %g.", path, v);
-        if (!(v <= 100)) return fault_set(f, FAULT_NUMBER_ABOVE, path, "'%s' must be at most 100, not %g.", path, v);
-        p->bias_ids[p->bias_count] = (uint32_t)id;
-        p->bias_values[p->bias_count++] = (float)v;
-    }
-    return 0;
-}
-
-static int read_seed(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (whole(value, row->min, row->max, row->name, f) < 0) return -1;
-    if (!json_whole_number(value, &p->seed)) p->seed = value->valuedouble < 0x1p63 ? (int64_t)value->valuedouble : INT64_MAX;
-    p->has_seed = true;
-    return 0;
-}
-
-static int read_stream_options(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (!cJSON_IsObject(value)) return wrong_type(f, row->name, "an object");
-    p->has_stream_options = true;
-    static const struct {
-        const char *name, *path;
-        size_t      offset;
-    } flags[] = {
-        {"include_usage", "stream_options.include_usage", offsetof(request_params, include_usage)},
-        {"continuous_usage_stats", "stream_options.continuous_usage_stats", offsetof(request_params, usage_each)},
-    };
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
-        const cJSON *item = json_get(value, flags[i].name);
-        if (!item || cJSON_IsNull(item)) continue;
-        if (!cJSON_IsBool(item)) return wrong_type(f, flags[i].path, "true or false");
-        *(bool *)((char *)p + flags[i].offset) = cJSON_IsTrue(item);
-    }
-    return 0;
-}
-
-/* Tools and structured output: what asks for nothing is accepted. */
-static int read_empty_list(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    (void)p;
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a list");
-    if (value->child) return fault_set(f, FAULT_UNSUPPORTED, row->name, "'%s' is not supported by this server.", row->name);
-    return 0;
-}
-
-static int read_tool_choice(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    (void)p;
-    if (cJSON_IsString(value) && (!strcmp(value->valuestring, "none") || !strcmp(value->valuestring, "auto"))) return 0;
-    return fault_set(f, FAULT_UNSUPPORTED, row->name,
-                     "'tool_choice' other than 'none' or 'auto' is not supported by this server.");
-}
-
-static int read_response_format(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    (void)p;
-    const cJSON *type = json_get(value, "type");
-    if (!cJSON_IsObject(value)) return wrong_type(f, row->name, "an object");
-    if (!cJSON_IsString(type))
-        return fault_set(f, FAULT_MISSING, "response_format.type", "'response_format.type' is required.");
-    if (strcmp(type->valuestring, "text") == 0) return 0;
-    return fault_set(f, FAULT_UNSUPPORTED, row->name,
-                     "'response_format' of type '%.40s' is not supported by this server; only 'text' is.",
-                     type->valuestring);
-}
-
-static int read_modalities(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    (void)p;
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a list");
-    for (const cJSON *item = value->child; item; item = item->next)
-        if (!cJSON_IsString(item) || strcmp(item->valuestring, "text") != 0)
-            return fault_set(f, FAULT_UNSUPPORTED, row->name,
-                             "'modalities' other than 'text' are not supported by this server.");
-    return 0;
-}
-
-static int read_service_tier(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    static const char *const tiers[] = {"auto", "default", "flex", "scale", "priority"};
-    if (!cJSON_IsString(value)) return wrong_type(f, row->name, "a string");
-    for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++)
-        if (strcmp(value->valuestring, tiers[i]) == 0) return p->service_tier = tiers[i], 0;
-    return fault_set(f, FAULT_INVALID, row->name, "'service_tier' must be one of auto, default, flex, scale and priority.");
-}
-
-/* What a template may be told by a request; anything else could change how the conversation itself is written. */
-static int read_template_kwargs(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    static const char *const allowed[] = {"enable_thinking",   "thinking",       "thinking_budget", "reasoning_effort",
-                                          "preserve_thinking", "clear_thinking", "date_string",     "builtin_tools"};
-    if (!cJSON_IsObject(value)) return wrong_type(f, row->name, "an object");
-    for (const cJSON *item = value->child; item; item = item->next) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) known |= strcmp(allowed[i], item->string) == 0;
-        if (!known)
-            return fault_set(f, FAULT_INVALID, row->name, "'chat_template_kwargs' may not hold '%.40s'.", item->string);
-    }
-    p->template_kwargs = value;
-    return 0;
-}
-
-/* ---- messages ---- */
-static int check_parts(const cJSON *parts, int message, fault *f) {
-    char path[64];
-    int  index = 0;
-    for (const cJSON *part = parts->child; part; part = part->next, index++) {
-        const cJSON *type = json_get(part, "type"), *text = json_get(part, "text");
-        snprintf(path, sizeof path, "messages[%d].content[%d]", message, index);
-        if (!cJSON_IsObject(part)) return wrong_type(f, path, "an object");
-        if (!cJSON_IsString(type)) return fault_set(f, FAULT_MISSING, path, "'%s.type' is required.", path);
-        if (strcmp(type->valuestring, "text") != 0)
-            return fault_set(f, FAULT_UNSUPPORTED, path, "'%s' has type '%.40s': this model reads text only.", path,
-                             type->valuestring);
-        if (!cJSON_IsString(text)) return fault_set(f, FAULT_MISSING, path, "'%s.text' must be a string.", path);
-    }
-    return 0;
-}
-
-static int check_message(const cJSON *message, int index, fault *f) {
-    static const char *const roles[] = {"system", "developer", "user", "assistant", "tool", "function"};
-    char                     path[64];
-    snprintf(path, sizeof path, "messages[%d]", index);
-    if (!cJSON_IsObject(message)) return wrong_type(f, path, "an object");
-    const cJSON *role = json_get(message, "role"), *content = json_get(message, "content");
-    snprintf(path, sizeof path, "messages[%d].role", index);
-    if (!role) return fault_set(f, FAULT_MISSING, path, "'%s' is required.", path);
-    if (!cJSON_IsString(role)) return wrong_type(f, path, "a string");
-    bool known = false;
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) known |= strcmp(role->valuestring, roles[i]) == 0;
-    if (!known)
-        return fault_set(f, FAULT_INVALID, path,
-                         "'%s' must be one of system, developer, user, assistant, tool and function, not '%.40s'.", path,
-                         role->valuestring);
-    snprintf(path, sizeof path, "messages[%d].content", index);
-    if (cJSON_IsArray(content)) return check_parts(content, index, f);
-    bool may_be_empty = strcmp(role->valuestring, "assistant") == 0;
-    if (!content && !may_be_empty) return fault_set(f, FAULT_MISSING, path, "'%s' is required.", path);
-    if (content && !cJSON_IsString(content) && !(may_be_empty && cJSON_IsNull(content)))
-        return wrong_type(f, path, "a string or a list of parts");
-    const cJSON *calls = json_get(message, "tool_calls");
-    snprintf(path, sizeof path, "messages[%d].tool_calls", index);
-    if (calls && !cJSON_IsArray(calls) && !cJSON_IsNull(calls)) return wrong_type(f, path, "a list");
-    return 0;
-}
-
-static int read_messages(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    int index = 0;
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a list of messages");
-    if (!value->child) return fault_set(f, FAULT_ARRAY_SHORT, row->name, "'messages' must hold at least one message.");
-    for (const cJSON *item = value->child; item; item = item->next)
-        if (check_message(item, index++, f) < 0) return -1;
-    p->messages = value;
-    return 0;
-}
-
-/* ---- prompts: a string, a list of strings, token ids, or lists of token ids ---- */
-static int check_ids(const cJSON *list, const char *param, fault *f) {
-    for (const cJSON *item = list->child; item; item = item->next)
-        if (whole(item, 0, UINT32_MAX, param, f) < 0) return -1;
-    return 0;
-}
-
-static int read_prompt(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    static const char wanted[] = "a string, a list of strings, a list of token ids, or a list of lists of token ids";
-    p->prompt = value;
-    if (cJSON_IsString(value)) return 0;
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, wanted);
-    const cJSON *first = value->child;
-    if (!first) return fault_set(f, FAULT_ARRAY_SHORT, row->name, "'prompt' must not be an empty list.");
-    if (cJSON_IsNumber(first)) return check_ids(value, row->name, f);
-    if (check_length(value, CHOICES_LIMIT, row->name, f) < 0) return -1;
-    for (const cJSON *item = first; item; item = item->next) {
-        if (cJSON_IsString(first) ? !cJSON_IsString(item) : !cJSON_IsArray(item)) return wrong_type(f, row->name, wanted);
-        if (cJSON_IsArray(item) && check_ids(item, row->name, f) < 0) return -1;
-    }
-    return 0;
-}
-
-static int read_tokens(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    p->tokens = value;
-    if (!cJSON_IsArray(value)) return wrong_type(f, row->name, "a list of token ids");
-    return check_ids(value, row->name, f);
-}
 
 /* ---- the table, in order of name ---- */
 #define AT(member) offsetof(request_params, member)
-static const char tools_later[] = "use 'tools', which a later version will support";
+#define FREE(name, endpoints, help)                                                                                         \
+    { name, endpoints, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, help }
+#define REFUSED(name, endpoints, why)                                                                                       \
+    { name, endpoints, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, why }
+#define TOOLS_LATER "use 'tools', which a later version will support"
+#define FORMAT_LATER "structured output comes in a later version"
 
 const param_row param_rows[] = {
     {"add_generation_prompt", CHAT | ENCODE, 0, PARAM_BOOL, 0, 1, 1, AT(generation_prompt), NULL,
      "end the rendered prompt where the assistant begins"},
     {"add_special_tokens", TEXT | ENCODE, 0, PARAM_BOOL, 0, 1, 1, AT(add_special), NULL,
      "add what the tokenizer puts around a text, such as BOS"},
-    {"audio", CHAT, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "this model has no audio"},
-    {"best_of", TEXT, 0, PARAM_INT, 1, 20, -1, AT(best_of), NULL,
-     "draw so many answers and return the n likeliest; not with stream"},
-    {"cache_salt", GENERATE, 0, PARAM_STRING, 1, 256, 0, AT(cache_salt), NULL, "prefixes are shared only among equal salts"},
-    {"chat_template", CHAT | ENCODE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL,
-     "templates come with the model, never with a request"},
-    {"chat_template_kwargs", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, read_template_kwargs,
-     "variables for the template, from a short list of names"},
+    REFUSED("allowed_token_ids", GENERATE, "use 'logit_bias'"),
+    REFUSED("audio", CHAT, "this model has no audio"),
+    REFUSED("bad_words", GENERATE, "use 'logit_bias'"),
+    {"best_of", TEXT, 0, PARAM_INT, 0, 20, -1, AT(best_of), NULL,
+     "draw so many answers and return the n likeliest; not with stream; 0: n"},
+    {"cache_salt", GENERATE, 0, PARAM_STRING, 1, 256, 0, AT(cache_salt), NULL,
+     "prefixes are shared only among equal salts of one tenant"},
+    REFUSED("chat_template", CHAT | ENCODE, "templates come with the model, never with a request"),
+    {"chat_template_kwargs", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_template_kwargs,
+     "variables for the template: enable_thinking, thinking, thinking_budget, reasoning_effort, preserve_thinking, "
+     "clear_thinking, date_string, builtin_tools"},
+    {"continue_final_message", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_never,
+     "the rendered prompt ends where the assistant begins"},
+    {"documents", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_documents, "told to the template"},
+    REFUSED("ebnf", GENERATE, FORMAT_LATER),
     {"echo", TEXT, 0, PARAM_BOOL, 0, 1, 0, AT(echo), NULL, "put the prompt in front of the answer"},
     {"frequency_penalty", GENERATE, 0, PARAM_NUMBER, -2, 2, 0, AT(frequency_penalty), NULL,
-     "per earlier occurrence of a token"},
-    {"function_call", CHAT, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, tools_later},
-    {"functions", CHAT, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, tools_later},
-    {"guided_choice", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "structured output is not supported"},
-    {"guided_grammar", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "structured output is not supported"},
-    {"guided_json", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "structured output is not supported"},
-    {"guided_regex", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "structured output is not supported"},
+     "per earlier occurrence of a token in the answer"},
+    REFUSED("function_call", CHAT, TOOLS_LATER),
+    REFUSED("functions", CHAT, TOOLS_LATER),
+    REFUSED("grammar", GENERATE, FORMAT_LATER),
+    REFUSED("guided_choice", GENERATE, FORMAT_LATER),
+    REFUSED("guided_grammar", GENERATE, FORMAT_LATER),
+    REFUSED("guided_json", GENERATE, FORMAT_LATER),
+    REFUSED("guided_regex", GENERATE, FORMAT_LATER),
     {"ignore_eos", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(ignore_eos), NULL, "go on past the end-of-sequence token"},
     {"include_stop_str_in_output", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(include_stop), NULL,
      "keep the stop string in the text"},
-    {"logit_bias", GENERATE, 0, PARAM_OTHER, -100, 100, 0, 0, read_bias, "token id to a number added to its logit"},
+    REFUSED("json_schema", GENERATE, FORMAT_LATER),
+    FREE("kv_transfer_params", GENERATE, "the name is kept for disaggregated prefill"),
+    {"logit_bias", GENERATE, 0, PARAM_OTHER, -100, 100, 0, 0, &shape_bias,
+     "up to 1024 token ids, each with a number from -100 to 100 that is added to its logit"},
     {"logprobs", CHAT, 0, PARAM_BOOL, 0, 1, 0, AT(logprobs), NULL, "return log-probabilities of the tokens"},
     {"logprobs", TEXT, 0, PARAM_INT, 0, 5, -1, AT(legacy_logprobs), NULL,
-     "return log-probabilities, with so many alternatives"},
+     "return log-probabilities, with so many alternatives; with echo of the prompt as well"},
     {"max_completion_tokens", CHAT, 0, PARAM_INT, 1, 1 << 30, -1, AT(max_completion_tokens), NULL,
      "the most tokens of an answer; wins over max_tokens"},
     {"max_tokens", CHAT, 0, PARAM_INT, 1, 1 << 30, -1, AT(max_tokens), NULL,
      "the most tokens of an answer; default: what the context leaves"},
     {"max_tokens", TEXT, 0, PARAM_INT, 0, 1 << 30, -1, AT(max_tokens), NULL,
      "the most tokens of an answer; default 16; 0 only with echo"},
-    {"messages", CHAT | ENCODE, CHAT, PARAM_OTHER, 0, 0, 0, 0, read_messages, "the conversation"},
-    {"metadata", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
+    {"messages", CHAT | ENCODE, CHAT, PARAM_OTHER, 0, 0, 0, 0, &shape_messages, "the conversation"},
+    {"metadata", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_metadata,
+     "up to 16 names (64 bytes) with texts (512 bytes) for the request's line in the log"},
     {"min_p", GENERATE, 0, PARAM_NUMBER, 0, 1, -1, AT(min_p), NULL,
      "tokens less likely than this share of the likeliest are cut"},
     {"min_tokens", GENERATE, 0, PARAM_INT, 0, 1 << 30, 0, AT(min_tokens), NULL, "no end before so many tokens"},
-    {"modalities", CHAT, 0, PARAM_OTHER, 0, 0, 0, 0, read_modalities, "only text"},
-    {"model", 15, 0, PARAM_STRING, 0, 4096, 0, AT(model), NULL, "the served model's name; may be left out"},
-    {"moderation", CHAT, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"n", GENERATE, 0, PARAM_INT, 1, CHOICES_LIMIT, 1, AT(n), NULL, "answers per prompt"},
-    {"parallel_tool_calls", CHAT, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"prediction", CHAT, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"presence_penalty", GENERATE, 0, PARAM_NUMBER, -2, 2, 0, AT(presence_penalty), NULL, "once for a token that occurred"},
-    {"priority", GENERATE, 0, PARAM_INT, -1000000, 1000000, 0, AT(priority), NULL, "lower goes first"},
-    {"prompt", TEXT | ENCODE, TEXT, PARAM_OTHER, 0, 0, 0, 0, read_prompt,
-     "a string, a list of strings, token ids, or lists of token ids"},
-    {"prompt_cache_key", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(cache_key), NULL, "stands for the conversation"},
-    {"prompt_cache_options", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"prompt_cache_retention", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"prompt_logprobs", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "log-probabilities of the prompt are not computed"},
+    {"modalities", CHAT, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_modalities, "[\"text\"]; others are refused"},
+    {"model", EVERY, 0, PARAM_STRING, 0, 4096, 0, AT(model), NULL, "the served model's name; may be left out"},
+    FREE("moderation", CHAT, "accepted"),
+    {"n", GENERATE, 0, PARAM_INT, 1, CHOICES_LIMIT, 1, AT(n), NULL,
+     "answers per prompt; all of a request's together at most choices-max"},
+    {"parallel_tool_calls", CHAT, 0, PARAM_BOOL, 0, 1, 1, AT(parallel_tool_calls), NULL, "without tools, nothing to do"},
+    FREE("prediction", CHAT, "accepted"),
+    {"presence_penalty", GENERATE, 0, PARAM_NUMBER, -2, 2, 0, AT(presence_penalty), NULL,
+     "once for a token that occurred in the answer"},
+    {"priority", GENERATE, 0, PARAM_INT, -1000000, 1000000, 0, AT(priority), NULL,
+     "lower goes first; wins over service_tier where it is not 0"},
+    {"prompt", TEXT, TEXT, PARAM_OTHER, 0, 0, 0, 0, &shape_prompt, "a string, token ids, or a list of up to 128 of either"},
+    {"prompt", ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_text, "the text; this or messages"},
+    {"prompt_cache_key", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(cache_key), NULL,
+     "stands for the conversation where session_id does not"},
+    FREE("prompt_cache_options", GENERATE, "accepted"),
+    FREE("prompt_cache_retention", GENERATE, "accepted"),
+    {"prompt_logprobs", GENERATE, 0, PARAM_INT, 0, TOP_LOGPROBS_MAX, -1, AT(prompt_logprobs), NULL,
+     "return how likely each token of the prompt was, with so many alternatives; not with stream"},
     {"reasoning_effort", CHAT, 0, PARAM_STRING, 1, 32, 0, AT(reasoning_effort), NULL,
      "told to the template; none turns thinking off"},
+    REFUSED("regex", GENERATE, FORMAT_LATER),
     {"repetition_penalty", GENERATE, 0, PARAM_NUMBER, 0.01, 10, -1, AT(repetition_penalty), NULL,
      "divides the logits of tokens that occurred; 1 is off"},
-    {"request_id", GENERATE, 0, PARAM_STRING, 1, 128, 0, AT(request_id), NULL, "names the request in answers and logs"},
-    {"response_format", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_response_format, "only {\"type\": \"text\"}"},
+    {"request_id", GENERATE, 0, PARAM_STRING, 1, 128, 0, AT(request_id), NULL,
+     "names the request in answers and logs where the header X-Request-Id does not"},
+    {"response_format", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_response_format,
+     "{\"type\": \"text\"}; others are refused"},
+    {"return_timings", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(return_timings), NULL,
+     "say in the answer where the time went; a stream says it in its last event"},
     {"return_token_ids", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(return_token_ids), NULL,
      "return the ids of prompt and answer"},
     {"return_token_strs", ENCODE, 0, PARAM_BOOL, 0, 1, 0, AT(token_strings), NULL, "return each token's text as well"},
-    {"safety_identifier", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"seed", GENERATE, 0, PARAM_OTHER, -0x1p63, 0x1p63, 0, 0, read_seed,
-     "the same seed gives the same answer, whoever else is served"},
-    {"service_tier", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_service_tier, "auto, default, flex, scale or priority"},
-    {"session_id", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(session), NULL, "stands for the conversation"},
+    {"rid", GENERATE, 0, PARAM_STRING, 1, 128, 0, AT(request_id), NULL, "request_id by another name"},
+    {"safety_identifier", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(safety_identifier), NULL,
+     "whose request it is where user does not say"},
+    {"seed", GENERATE, 0, PARAM_OTHER, -0x1p63, 0x1p63, 0, 0, &shape_seed,
+     "a whole number of 64 bits: the same seed gives the same answer, whoever else is served"},
+    {"service_tier", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_service_tier,
+     "priority goes first (as priority -100), flex last (100); auto, default and scale are 0; the answer says which was "
+     "served"},
+    {"session_id", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(session), NULL,
+     "stands for the conversation; the header X-Session-Id wins"},
     {"skip_special_tokens", GENERATE, 0, PARAM_BOOL, 0, 1, 1, AT(skip_special), NULL,
      "leave special tokens out of the text"},
-    {"spaces_between_special_tokens", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"stop", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_stop,
-     "a string or up to 16 of them; the text ends before the first found"},
-    {"stop_token_ids", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_stop_ids, "up to 16 token ids that end the answer"},
-    {"store", GENERATE, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted; nothing is stored"},
+    {"slo", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_slo,
+     "what is wanted of time: ttft_ms, tbt_ms, deadline_ms (up to a day each) and value, what keeping it is worth"},
+    FREE("spaces_between_special_tokens", GENERATE, "accepted"),
+    {"stop", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_stop,
+     "a string of up to 1024 bytes, or up to 16 of them; the text ends before the first found"},
+    {"stop_token_ids", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_stop_ids, "up to 16 token ids that end the answer"},
+    {"store", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(store), NULL, "accepted; nothing is stored"},
     {"stream", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(stream), NULL, "send the answer as server-sent events"},
-    {"stream_options", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, read_stream_options,
-     "include_usage, continuous_usage_stats; only with stream"},
-    {"structured_outputs", GENERATE, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "structured output is not supported"},
-    {"suffix", TEXT, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "text is only ever continued, not filled in"},
+    {"stream_options", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_stream_options,
+     "include_usage: one more event at the end; continuous_usage_stats: with every event; only with stream"},
+    REFUSED("structured_outputs", GENERATE, FORMAT_LATER),
+    REFUSED("suffix", TEXT, "text is only ever continued, not filled in"),
     {"temperature", GENERATE, 0, PARAM_NUMBER, 0, 2, -1, AT(temperature), NULL,
      "0 takes the likeliest token; default: the model's, else 1"},
-    {"tokens", DECODE, DECODE, PARAM_OTHER, 0, 0, 0, 0, read_tokens, "token ids"},
-    {"tool_choice", CHAT, 0, PARAM_OTHER, 0, 0, 0, 0, read_tool_choice, "none or auto"},
-    {"tools", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, read_empty_list, "must be empty"},
+    REFUSED("thinking_token_budget", CHAT, "put 'thinking_budget' into chat_template_kwargs where the template knows it"),
+    {"tokens", DECODE, DECODE, PARAM_OTHER, 0, 0, 0, 0, &shape_tokens, "token ids"},
+    {"tool_choice", CHAT, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_tool_choice, "none or auto; others are refused"},
+    {"tools", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_empty_list, "must be empty: tools come in a later version"},
     {"top_k", GENERATE, 0, PARAM_INT, -1, 0x7FFFFFFF, -2, AT(top_k), NULL, "only the k likeliest tokens; -1 and 0: all"},
     {"top_logprobs", CHAT, 0, PARAM_INT, 0, TOP_LOGPROBS_MAX, -1, AT(top_logprobs), NULL,
      "alternatives per token; only with logprobs"},
     {"top_p", GENERATE, 0, PARAM_NUMBER, 0, 1, -1, AT(top_p), NULL, "the likeliest tokens up to this share"},
+    {"truncate_prompt_tokens", GENERATE, 0, PARAM_INT, -1, 1 << 30, -2, AT(truncate_prompt), NULL,
+     "keep so many tokens of a longer prompt; -1: what the context and the answer leave; not 0"},
+    {"truncation_side", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_truncation_side,
+     "left (the default) or right: where truncate_prompt_tokens cuts"},
+    {"use_beam_search", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_never, "tokens are drawn"},
     {"user", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(user), NULL, "whose request it is, for fairness"},
-    {"verbosity", CHAT, 0, PARAM_IGNORED, 0, 0, 0, 0, NULL, "accepted"},
-    {"web_search_options", CHAT, 0, PARAM_REFUSED, 0, 0, 0, 0, NULL, "this server searches nothing"},
+    FREE("verbosity", CHAT, "accepted"),
+    REFUSED("web_search_options", CHAT, "this server searches nothing"),
 };
 enum { ROW_COUNT = sizeof param_rows / sizeof *param_rows };
 const uint32_t param_row_count = ROW_COUNT;
@@ -371,30 +159,25 @@ const uint32_t param_row_count = ROW_COUNT;
 static void *field(request_params *p, const param_row *row) { return (char *)p + row->offset; }
 
 static int read_int(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (whole(value, row->min, row->max, row->name, f) < 0) return -1;
+    if (param_check_whole(value, row->min, row->max, row->name, f) < 0) return -1;
     *(int64_t *)field(p, row) = (int64_t)value->valuedouble;
     return 0;
 }
 
 static int read_number(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    double v = value->valuedouble;
-    if (!cJSON_IsNumber(value) || isnan(v)) return wrong_type(f, row->name, "a number");
-    if (v > row->max)
-        return fault_set(f, FAULT_NUMBER_ABOVE, row->name, "'%s' must be at most %g, not %.15g.", row->name, row->max, v);
-    if (v < row->min)
-        return fault_set(f, FAULT_NUMBER_BELOW, row->name, "'%s' must be at least %g, not %.15g.", row->name, row->min, v);
-    *(double *)field(p, row) = v;
+    if (param_check_number(value, row->min, row->max, row->name, f) < 0) return -1;
+    *(double *)field(p, row) = value->valuedouble;
     return 0;
 }
 
 static int read_bool(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (!cJSON_IsBool(value)) return wrong_type(f, row->name, "true or false");
+    if (!cJSON_IsBool(value)) return param_wrong_type(f, row->name, "true or false");
     *(bool *)field(p, row) = cJSON_IsTrue(value);
     return 0;
 }
 
 static int read_string(request_params *p, const cJSON *value, const param_row *row, fault *f) {
-    if (!cJSON_IsString(value)) return wrong_type(f, row->name, "a string");
+    if (!cJSON_IsString(value)) return param_wrong_type(f, row->name, "a string");
     size_t n = strlen(value->valuestring);
     if ((double)n < row->min) return fault_set(f, FAULT_INVALID, row->name, "'%s' must not be empty.", row->name);
     if ((double)n > row->max)
@@ -421,7 +204,7 @@ static const param_reader readers[] = {
 };
 
 static void set_defaults(request_params *p) {
-    *p = (request_params){.n = 1};
+    *p = (request_params){.n = 1, .slo = {-1, -1, -1, -1}};
     for (uint32_t i = 0; i < ROW_COUNT; i++) {
         const param_row *row = &param_rows[i];
         void            *at = field(p, row);
@@ -447,23 +230,23 @@ static int find_row(const char *name, endpoint e) {
 /* ---- rules that need two parameters ---- */
 static int check_rules(const request_params *p, endpoint e, fault *f) {
     if (p->has_stream_options && !p->stream)
-        return fault_set(f, FAULT_INVALID, "stream_options", "'stream_options' is only allowed when 'stream' is true.");
+        return fault_set(f, FAULT_RULE, "stream_options", "'stream_options' is only allowed when 'stream' is true.");
     if (p->top_logprobs >= 0 && !p->logprobs)
-        return fault_set(f, FAULT_INVALID, "top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.");
-    if (p->best_of >= 0 && p->best_of < p->n)
-        return fault_set(f, FAULT_INVALID, "best_of", "'best_of' (%" PRId64 ") must not be less than 'n' (%" PRId64 ").",
+        return fault_set(f, FAULT_RULE, "top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.");
+    if (p->best_of > 0 && p->best_of < p->n)
+        return fault_set(f, FAULT_RULE, "best_of", "'best_of' (%" PRId64 ") must not be less than 'n' (%" PRId64 ").",
                          p->best_of, p->n);
     if (p->best_of > p->n && p->stream)
-        return fault_set(f, FAULT_INVALID, "best_of", "'best_of' greater than 'n' cannot be streamed.");
-    if (e == ENDPOINT_COMPLETION && p->echo && p->legacy_logprobs >= 0)
-        return fault_set(f, FAULT_UNSUPPORTED, "logprobs",
-                         "'logprobs' with 'echo' is not supported: log-probabilities of the prompt "
-                         "are not computed.");
+        return fault_set(f, FAULT_RULE, "best_of", "'best_of' greater than 'n' cannot be streamed.");
     if (p->max_tokens == 0 && !p->echo)
         return fault_set(f, FAULT_INT_BELOW, "max_tokens", "'max_tokens' must be at least 1 unless 'echo' is true.");
+    if (p->prompt_logprobs >= 0 && p->stream)
+        return fault_set(f, FAULT_RULE, "prompt_logprobs", "'prompt_logprobs' cannot be streamed.");
+    if (p->truncate_prompt == 0)
+        return fault_set(f, FAULT_INT_BELOW, "truncate_prompt_tokens",
+                         "'truncate_prompt_tokens' must be at least 1, or -1, not 0.");
     if (e == ENDPOINT_TOKENIZE && !p->prompt == !p->messages)
         return fault_set(f, FAULT_MISSING, "prompt", "exactly one of 'prompt' and 'messages' is required.");
-    if (e == ENDPOINT_TOKENIZE && p->prompt && !cJSON_IsString(p->prompt)) return wrong_type(f, "prompt", "a string");
     return 0;
 }
 
@@ -474,25 +257,28 @@ static int check_required(uint64_t *seen, endpoint e, fault *f) {
     return 0;
 }
 
+/* The names, for one line of log. */
 static void note_unknown(request_params *p, const char *name) {
-    if (p->unknown_count++ == 0) snprintf(p->unknown_first, sizeof p->unknown_first, "%s", name);
+    size_t n = strlen(p->unknown_names);
+    if (p->unknown_count++ < UNKNOWN_NAMED_MAX)
+        snprintf(p->unknown_names + n, sizeof p->unknown_names - n, "%s'%.40s'", n ? ", " : "", name);
 }
 
-int params_read(request_params *p, const cJSON *body, endpoint e, fault *f) {
+int params_read(request_params *p, const cJSON *body, endpoint e, bool strict, fault *f) {
     uint64_t seen[(ROW_COUNT + 63) / 64] = {0};
     set_defaults(p);
     for (const cJSON *item = body->child; item; item = item->next) {
         int index = find_row(item->string, e);
+        if (index < 0 && strict)
+            return fault_set(f, FAULT_UNKNOWN, item->string, "Unknown parameter: '%.40s'.", item->string);
         if (index < 0) {
             note_unknown(p, item->string);
             continue;
         }
-        if (seen[index / 64] >> index % 64 & 1)
-            return fault_set(f, FAULT_BODY, item->string, "'%.40s' is given twice.", item->string);
         if (cJSON_IsNull(item)) continue; /* null is the same as leaving it out */
         seen[index / 64] |= 1ull << index % 64;
         const param_row *row = &param_rows[index];
-        param_reader     reader = row->kind == PARAM_OTHER ? row->read : readers[row->kind];
+        param_reader     reader = row->shape ? row->shape->read : readers[row->kind];
         if (reader(p, item, row, f) < 0) return -1;
     }
     if (check_required(seen, e, f) < 0) return -1;
@@ -512,14 +298,42 @@ static bool too_many_values(const char *text, size_t n) {
     return count > BODY_VALUES_MAX;
 }
 
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* The first name that an object holds twice, or NULL. Which of the two counts is a question readers of JSON answer
+ * differently, so nobody should have to. */
+static const char *name_twice(const cJSON *object) {
+    enum { FEW = 12 };
+    const char *few[FEW], *twice = NULL, **names = few;
+    size_t      count = 0, n = 0;
+    for (const cJSON *item = object->child; item; item = item->next) count++;
+    if (count > FEW && !(names = malloc(count * sizeof *names))) fatal("out of memory for %zu names", count);
+    for (const cJSON *item = object->child; item; item = item->next) names[n++] = item->string;
+    qsort(names, n, sizeof *names, by_name);
+    for (size_t i = 1; i < n && !twice; i++)
+        if (strcmp(names[i - 1], names[i]) == 0) twice = names[i];
+    if (names != few) free(names);
+    return twice;
+}
+
+static const char *name_twice_within(const cJSON *value) {
+    const char *twice = cJSON_IsObject(value) ? name_twice(value) : NULL;
+    for (const cJSON *item = value->child; item && !twice; item = item->next)
+        if (item->child) twice = name_twice_within(item); /* as deep as BODY_DEPTH_MAX */
+    return twice;
+}
+
 cJSON *params_parse_body(const char *text, size_t n, fault *f) {
-    error err;
+    error       err;
+    const char *twice;
     if (n == 0) return fault_set(f, FAULT_BODY, NULL, "The body is empty; a JSON object is expected."), NULL;
     if (too_many_values(text, n))
         return fault_set(f, FAULT_BODY, NULL, "The body holds more than %d values.", BODY_VALUES_MAX), NULL;
     cJSON *body = json_parse(text, n, BODY_DEPTH_MAX, &err);
     if (!body) return fault_set(f, FAULT_BODY, NULL, "The body cannot be read: %.400s.", err.text), NULL;
-    if (cJSON_IsObject(body)) return body;
+    if (!cJSON_IsObject(body)) fault_set(f, FAULT_BODY, NULL, "The body must be a JSON object.");
+    else if ((twice = name_twice_within(body))) fault_set(f, FAULT_BODY, NULL, "'%.40s' is given twice.", twice);
+    else return body;
     cJSON_Delete(body);
-    return fault_set(f, FAULT_BODY, NULL, "The body must be a JSON object."), NULL;
+    return NULL;
 }

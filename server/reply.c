@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/generation.h"
+#include "server/reply.h"
 
 enum { ANSWER_MAX_BYTES = 512 << 20 };
 
@@ -23,13 +23,7 @@ static const char *finish_name(choice_end end) {
 }
 
 /* ---- parts ---- */
-static void write_ids(buf *out, const uint32_t *ids, uint32_t n) {
-    buf_char(out, '[');
-    for (uint32_t i = 0; i < n; i++) buf_printf(out, i ? ",%u" : "%u", ids[i]);
-    buf_char(out, ']');
-}
-
-static void write_logprob(buf *out, float value) {
+void reply_logprob(buf *out, float value) {
     buf_printf(out, "%.7g", value >= -9999.0f ? (double)value : -9999.0); /* minus infinity and NaN are not JSON */
 }
 
@@ -41,15 +35,16 @@ static const buf *token_bytes(const generation *g, uint32_t id) {
     return out;
 }
 
-static void write_token_text(buf *out, const buf *bytes) { json_quote(out, bytes->data ? bytes->data : "", bytes->size); }
+static void write_bytes_as_text(buf *out, const buf *bytes) { json_quote(out, bytes->data ? bytes->data : "", bytes->size); }
+void        reply_token_text(const generation *g, uint32_t id, buf *out) { write_bytes_as_text(out, token_bytes(g, id)); }
 
 /* "token": ..., "logprob": ..., "bytes": [...] without braces. */
 static void write_token(const generation *g, buf *out, uint32_t id, float logprob) {
     const buf *bytes = token_bytes(g, id);
     buf_str(out, "\"token\":");
-    write_token_text(out, bytes);
+    write_bytes_as_text(out, bytes);
     buf_str(out, ",\"logprob\":");
-    write_logprob(out, logprob);
+    reply_logprob(out, logprob);
     buf_str(out, ",\"bytes\":[");
     for (size_t i = 0; i < bytes->size; i++) buf_printf(out, i ? ",%u" : "%u", (unsigned char)bytes->data[i]);
     buf_char(out, ']');
@@ -72,58 +67,58 @@ static void write_chat_logprobs(const generation *g, const choice *c, buf *out) 
     buf_str(out, "],\"refusal\":null}");
 }
 
-/* Text to log-probability: the alternatives, and the token itself where it is not among them. Of tokens that read the same
- * only the likelier one can be told. */
-static void write_legacy_tops(const generation *g, const choice *c, const logprob_entry *e, buf *out) {
-    bool     listed = false;
-    uint32_t written = 0;
+/* Of tokens that read the same only the likelier one can be told. */
+void reply_legacy_tops(const generation *g, const legacy_top *tops, uint32_t count, legacy_top token, buf *out) {
+    bool listed = false;
     buf_char(out, '{');
-    for (uint32_t t = 0; t < e->top_count + 1; t++) {
-        bool     chosen = t == e->top_count;
-        uint32_t id = chosen ? e->token : c->tops[e->top_begin + t].token;
-        if (chosen && listed) break;
-        listed |= id == e->token;
-        if (written++) buf_char(out, ',');
-        write_token_text(out, token_bytes(g, id));
+    for (uint32_t t = 0; t < count + !listed; t++) {
+        const legacy_top *top = t < count ? &tops[t] : &token;
+        listed |= top->id == token.id;
+        if (t) buf_char(out, ',');
+        reply_token_text(g, top->id, out);
         buf_char(out, ':');
-        write_logprob(out, chosen ? e->logprob : c->tops[e->top_begin + t].logprob);
+        reply_logprob(out, top->logprob);
     }
     buf_char(out, '}');
 }
 
-static void write_legacy_logprobs(const generation *g, const choice *c, uint32_t offset_chars, buf *out) {
-    buf_str(out, "{\"tokens\":[");
-    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
-        if (i > c->entry_sent) buf_char(out, ',');
-        write_token_text(out, token_bytes(g, c->entries[i].token));
+static void write_legacy_entry(const generation *g, const choice *c, const logprob_entry *e, legacy_part part,
+                               uint32_t offset_chars, buf *out) {
+    legacy_top tops[TOP_LOGPROBS_MAX];
+    uint32_t   count = e->top_count < TOP_LOGPROBS_MAX ? e->top_count : TOP_LOGPROBS_MAX;
+    switch (part) {
+    case LEGACY_TOKENS: reply_token_text(g, e->token, out); break;
+    case LEGACY_LOGPROBS: reply_logprob(out, e->logprob); break;
+    case LEGACY_OFFSETS: buf_printf(out, "%u", e->char_begin + offset_chars); break;
+    default:
+        for (uint32_t t = 0; t < count; t++)
+            tops[t] = (legacy_top){c->tops[e->top_begin + t].token, c->tops[e->top_begin + t].logprob};
+        reply_legacy_tops(g, tops, count, (legacy_top){e->token, e->logprob}, out);
     }
-    buf_str(out, "],\"token_logprobs\":[");
-    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
-        if (i > c->entry_sent) buf_char(out, ',');
-        write_logprob(out, c->entries[i].logprob);
-    }
-    buf_str(out, "],\"top_logprobs\":[");
-    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++) {
-        if (i > c->entry_sent) buf_char(out, ',');
-        write_legacy_tops(g, c, &c->entries[i], out);
-    }
-    buf_str(out, "],\"text_offset\":[");
-    for (uint32_t i = c->entry_sent; i < c->entry_ready; i++)
-        buf_printf(out, i > c->entry_sent ? ",%u" : "%u", c->entries[i].char_begin + offset_chars);
-    buf_str(out, "]}");
 }
 
-static uint32_t echo_chars(const generation *g, const generation_choice *k) {
-    const char *text = g->params.echo ? g->prompts[k->prompt].text : NULL;
-    uint32_t    chars = 0;
-    for (; text && *text; text++) chars += ((unsigned char)*text & 0xC0) != 0x80;
-    return chars;
+/* Of what is ready, of the echo, or of both. */
+static void write_legacy_logprobs(const generation *g, const generation_choice *k, bool echo, bool drawn, buf *out) {
+    static const char *const names[LEGACY_PARTS] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+    const choice            *c = &k->text;
+    uint32_t                 offset_chars = g->params.echo ? g->prompts[k->prompt].text_chars : 0;
+    for (int part = 0; part < LEGACY_PARTS; part++) {
+        buf_printf(out, part ? ",\"%s\":[" : "{\"%s\":[", names[part]);
+        bool comma = echo && reply_echo_part(g, k, (legacy_part)part, out);
+        for (uint32_t i = c->entry_sent; drawn && i < c->entry_ready; i++, comma = true) {
+            if (comma) buf_char(out, ',');
+            write_legacy_entry(g, c, &c->entries[i], (legacy_part)part, offset_chars, out);
+        }
+        buf_char(out, ']');
+    }
+    buf_char(out, '}');
 }
 
-static void write_logprobs(const generation *g, const generation_choice *k, buf *out) {
-    if (!g->rules.logprobs || k->text.entry_sent == k->text.entry_ready) buf_str(out, "null");
+static void write_logprobs(const generation *g, const generation_choice *k, bool echo, buf *out) {
+    echo &= reply_echoes_scores(g);
+    if (!echo && (!g->rules.logprobs || k->text.entry_sent == k->text.entry_ready)) buf_str(out, "null");
     else if (is_chat(g)) write_chat_logprobs(g, &k->text, out);
-    else write_legacy_logprobs(g, &k->text, echo_chars(g, k), out);
+    else write_legacy_logprobs(g, k, echo, true, out);
 }
 
 static void write_usage(const generation *g, buf *out) {
@@ -146,6 +141,15 @@ static void write_opening(const generation *g, buf *out, const char *object) {
                g->base.id, object, (long long)g->created_s);
     json_quote(out, sv->model_name, strlen(sv->model_name));
     buf_printf(out, ",\"system_fingerprint\":\"%s\"", sv->fingerprint);
+    if (g->tier) buf_printf(out, ",\"service_tier\":\"%s\"", g->tier);
+}
+
+/* Where the time went, for those who asked. */
+static void write_timings(const generation *g, buf *out) {
+    if (!g->params.return_timings) return;
+    buf_str(out, ",\"timings\":{");
+    ledger_write(g, out);
+    buf_char(out, '}');
 }
 
 /* ---- streams ---- */
@@ -155,40 +159,47 @@ static buf *event_begin(generation *g) {
     return out;
 }
 
-static void write_prompt_ids(const generation *g, const generation_choice *k, buf *out) {
-    if (!g->params.return_token_ids) return;
-    buf_str(out, ",\"prompt_token_ids\":");
-    write_ids(out, g->prompts[k->prompt].ids, g->prompts[k->prompt].count);
-}
+/* What follows the list of choices in an event. `first`: the choice whose first event this is in a chat. */
+typedef struct {
+    const generation_choice *first;
+    bool                     last; /* of the stream */
+} event_place;
 
-/* Closes the list of choices and what follows it. `first`: the choice whose first event this is in a chat, or NULL. */
-static void event_end(generation *g, const generation_choice *first, buf *out) {
+static void event_end(generation *g, event_place place, buf *out) {
     buf_char(out, ']');
-    if (first) write_prompt_ids(g, first, out);
+    if (place.first) reply_prompt_ids(g, place.first, out);
     if (g->params.include_usage) {
         buf_str(out, ",\"usage\":");
         if (g->params.usage_each) write_usage(g, out);
         else buf_str(out, "null");
     }
+    if (place.last) write_timings(g, out);
     buf_str(out, "}\n\n");
     http_chunk_end(g->base.conn);
 }
 
-/* The first event of a choice: the role in a chat; before a legacy completion only what was asked to be repeated. */
+/* The first event of a choice: the role in a chat; before a legacy completion only what was asked to be repeated, once it is
+ * known how likely it was, where that was asked for. */
 static void first_event(generation *g, generation_choice *k) {
-    const char *echo = g->params.echo ? g->prompts[k->prompt].text : NULL;
+    const generation_prompt *p = &g->prompts[k->prompt];
+    const char              *echo = g->params.echo ? p->text : NULL;
+    if (k->begun || (p->scored && !p->scores_in)) return;
+    k->begun = true;
     if (!is_chat(g) && !echo && !g->params.return_token_ids) return;
     buf *out = event_begin(g);
     if (is_chat(g)) {
-        buf_printf(out, "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}", k->index);
+        buf_printf(out, "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null", k->index);
     } else {
         buf_printf(out, "{\"index\":%u,\"text\":", k->index);
         json_quote(out, echo ? echo : "", echo ? strlen(echo) : 0);
+        buf_str(out, ",\"logprobs\":");
+        if (reply_echoes_scores(g)) write_legacy_logprobs(g, k, true, false, out);
+        else buf_str(out, "null");
     }
-    buf_str(out, ",\"logprobs\":null,\"finish_reason\":null");
-    if (!is_chat(g)) write_prompt_ids(g, k, out);
+    buf_str(out, ",\"finish_reason\":null");
+    if (!is_chat(g)) reply_prompt_ids(g, k, out);
     buf_char(out, '}');
-    event_end(g, is_chat(g) ? k : NULL, out);
+    event_end(g, (event_place){is_chat(g) ? k : NULL, false}, out);
 }
 
 void reply_stream_begin(generation *g) {
@@ -214,7 +225,7 @@ void reply_stream_begin(generation *g) {
 static void write_new_ids(const generation *g, const choice *c, buf *out) {
     if (!g->rules.ids) return;
     buf_str(out, ",\"token_ids\":");
-    write_ids(out, c->ids + c->id_sent, c->id_count - c->id_sent);
+    reply_ids(out, c->ids + c->id_sent, c->id_count - c->id_sent);
 }
 
 static void text_event(generation *g, generation_choice *k) {
@@ -224,11 +235,11 @@ static void text_event(generation *g, generation_choice *k) {
     buf_printf(out, is_chat(g) ? "{\"index\":%u,\"delta\":{\"content\":" : "{\"index\":%u,\"text\":", k->index);
     json_quote(out, text, choice_unsent(c));
     buf_str(out, is_chat(g) ? "},\"logprobs\":" : ",\"logprobs\":");
-    write_logprobs(g, k, out);
+    write_logprobs(g, k, false, out);
     buf_str(out, ",\"finish_reason\":null");
     write_new_ids(g, c, out);
     buf_char(out, '}');
-    event_end(g, NULL, out);
+    event_end(g, (event_place){0}, out);
 }
 
 static void finish_event(generation *g, generation_choice *k) {
@@ -238,12 +249,13 @@ static void finish_event(generation *g, generation_choice *k) {
                           : "{\"index\":%u,\"text\":\"\",\"logprobs\":null,\"finish_reason\":%s",
                k->index, finish_name(k->text.end));
     buf_char(out, '}');
-    event_end(g, NULL, out);
+    event_end(g, (event_place){.last = ++g->closed == g->choice_count && !g->params.include_usage}, out);
 }
 
 void reply_stream_choice(generation *g, generation_choice *k) {
     choice *c = &k->text;
-    if (k->closed) return;
+    first_event(g, k);
+    if (k->closed || !k->begun) return;
     if (choice_unsent(c) || c->entry_ready > c->entry_sent || (g->rules.ids && c->id_count > c->id_sent)) {
         text_event(g, k);
         choice_sent(c, true);
@@ -260,6 +272,7 @@ void reply_stream_end(generation *g) {
         buf_append(out, g->prefix.data, g->prefix.size);
         buf_str(out, "],\"usage\":");
         write_usage(g, out);
+        write_timings(g, out);
         buf_str(out, "}\n\n");
         http_chunk_end(c);
     }
@@ -304,10 +317,10 @@ static void write_choice(const generation *g, const generation_choice *k, uint32
     buf_printf(out, "{\"index\":%u", index);
     write_message(g, k, out);
     buf_str(out, ",\"logprobs\":");
-    write_logprobs(g, k, out);
+    write_logprobs(g, k, true, out);
     buf_printf(out, ",\"finish_reason\":%s", finish_name(k->text.end));
     write_new_ids(g, &k->text, out);
-    if (!is_chat(g)) write_prompt_ids(g, k, out);
+    if (!is_chat(g)) reply_prompt_ids(g, k, out), reply_prompt_scores(g, k, out);
     buf_char(out, '}');
 }
 
@@ -340,7 +353,8 @@ void reply_whole(generation *g) {
     write_choices(g, &json);
     buf_str(&json, "],\"usage\":");
     write_usage(g, &json);
-    if (is_chat(g)) write_prompt_ids(g, &g->choices[0], &json);
+    if (is_chat(g)) reply_prompt_ids(g, &g->choices[0], &json), reply_prompt_scores(g, &g->choices[0], &json);
+    write_timings(g, &json);
     buf_char(&json, '}');
     if (buf_overflowed(&json)) {
         fault_set(&g->base.fault, FAULT_INTERNAL, NULL, "The answer is larger than %d bytes.", ANSWER_MAX_BYTES);

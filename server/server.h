@@ -37,6 +37,7 @@ typedef struct {
     uint64_t drain_us;               /* after SIGTERM running requests may finish for so long */
     uint64_t stall_us;               /* work but no progress for so long: /live and /health answer 503 */
     uint32_t choices_max;            /* n x prompts of one HTTP request */
+    bool     strict_params;          /* a parameter that nobody knows is a mistake */
     uint64_t worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
 
     /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */

@@ -17,7 +17,7 @@
 
 enum {
     EVENTS_PER_BATCH = 256,
-    WATCH_MS = 250,          /* so much later than stall-timeout a stuck engine may be noticed */
+    WATCH_MS = 250, /* so much later than stall-timeout a stuck engine may be noticed */
     DRAIN_WATCH_MS = 20,
     LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
     STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
@@ -122,7 +122,8 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
-    sv->requests_max = (uint64_t)ec->scheduler_settings.running_max + ec->scheduler_settings.waiting_max;
+    const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
+    sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
     sv->progress.since_us = clock_us();
     sv->phase = PHASE_SERVING;
     say_ready(sv);

@@ -52,21 +52,23 @@ struct service {
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
     uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
 
-    keys         *keys; /* NULL: nobody needs one */
-    char          model_name[256], fingerprint[32];
-    int64_t       created_s;
-    double        start_time_s;
-    metrics       metrics;
-    request_table requests;
-    uint64_t      exchange_serial, id_salt;
-    uint64_t      drain_until_us;
-    uint32_t      working;  /* exchanges that a worker has */
-    buf           scratch;  /* text of one token, while it is written */
+    keys          *keys; /* NULL: nobody needs one */
+    char           model_name[256], fingerprint[32];
+    int64_t        created_s;
+    double         start_time_s;
+    metrics        metrics;
+    request_table  requests;
+    uint64_t       exchange_serial, id_salt;
+    uint64_t       drain_until_us;
+    uint32_t       working; /* exchanges that a worker has */
+    buf            scratch; /* text of one token, while it is written */
     progress_watch progress;
-    bool          stuck, unknown_logged; /* stuck: as last logged */
+    bool           stuck, unknown_logged; /* stuck: as last logged */
 };
 
 /* ---- exchanges ---- */
+enum { REQUEST_ID_SIZE = 132, SESSION_SEED = 3, TENANT_SEED = 1 };
+
 typedef struct {
     size_t   size;
     endpoint endpoint;
@@ -82,10 +84,11 @@ struct exchange {
     http_conn           *conn; /* NULL: answered, or the client left */
     buf                  body;
     fault                fault;
-    tenant              *tenant;                    /* NULL: no keys are configured */
-    char                 id[132];                   /* X-Request-Id; valid in a header and in JSON */
-    const char          *path;                      /* static */
-    char                 session[64], fairness[64]; /* headers that say whose request it is; "" where absent */
+    tenant              *tenant;              /* NULL: no keys are configured */
+    char                 id[REQUEST_ID_SIZE]; /* X-Request-Id; valid in a header and in JSON */
+    const char          *path;                /* static */
+    uint64_t             session, fairness;   /* hashes of the headers that say so; 0: absent */
+    slo_params           slo;                 /* from headers */
     uint64_t             arrived_us, prepared_us;
     int                  status;  /* that was answered; 0: none */
     bool                 working; /* a worker has it */
@@ -94,7 +97,13 @@ struct exchange {
     uv_work_t            work;
 };
 
-extern const exchange_kind chat_exchange, completion_exchange, tokenize_exchange, detokenize_exchange;
+extern const exchange_kind chat_exchange, completion_exchange, chat_render_exchange, completion_render_exchange,
+    tokenize_exchange, detokenize_exchange;
+
+/* The client's X-Request-Id where it can be repeated safely, else one of our own. Whether it is the client's. */
+bool request_id_choose(service *sv, const http_conn *c, char id[REQUEST_ID_SIZE]);
+/* Header lines that go with a fault: Retry-After where there is one, and x-should-retry. */
+void fault_headers(const fault *f, buf *out);
 
 void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who);
 void exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */

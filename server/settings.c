@@ -44,7 +44,7 @@ const option_row settings_rows[] = {
     {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "4096", NULL, "N",
      "connections open at once; one more is answered 503", false},
     {"server", "connections-per-address", OPTION_U32, AT(server.connections_per_address), 0, 65535, "1024", NULL, "N",
-     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 429; 0: no bound of its own", false},
+     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", false},
     {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
      "N", "requests before a connection is closed", false},
     {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
@@ -75,6 +75,8 @@ const option_row settings_rows[] = {
      "work but no progress for so long turns /health to failing", false},
     {"server", "choices-max", OPTION_U32, AT(server.choices_max), 1, 1024, "128", NULL, "N",
      "n times prompts of one request", false},
+    {"server", "strict-params", OPTION_BOOL, AT(server.strict_params), 0, 0, "no", NULL, NULL,
+     "refuse requests with parameters that nobody knows, in place of ignoring those", false},
     {"server", "worker-body", OPTION_U64_SIZE, AT(server.worker_body_bytes), 0, 1073741824, "16K", NULL, "SIZE",
      "larger bodies are parsed and tokenized off the I/O thread", false},
 

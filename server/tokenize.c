@@ -1,9 +1,8 @@
 /* server/tokenize.c: POST /tokenize and /detokenize, in vLLM's shapes. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "server/service.h"
+#include "server/prompt.h"
 
 enum { JSON_MAX_BYTES = 512 << 20 };
 
@@ -11,25 +10,6 @@ typedef struct {
     exchange base; /* first */
     buf      json; /* the answer, made where the work was done */
 } tokenization;
-
-static void failed(exchange *x, const char *param, const error *err) {
-    fault_set(&x->fault, err->code == ERR_INVALID || err->code == ERR_TOO_LARGE ? FAULT_INVALID : FAULT_INTERNAL, param,
-              "%.400s.", err->text);
-}
-
-static int encode(exchange *x, request_params *p, cJSON *body, token_ids *ids, error *err) {
-    const service *sv = x->service;
-    if (p->prompt) {
-        const char *text = p->prompt->valuestring;
-        return tokenizer_encode(sv->tokenizer, text, strlen(text), p->add_special ? TOKENIZE_BOS : 0, ids, err);
-    }
-    cJSON *context = cJSON_CreateObject();
-    cJSON_AddItemToObject(context, "messages", cJSON_DetachItemViaPointer(body, (cJSON *)(uintptr_t)p->messages));
-    cJSON_AddBoolToObject(context, "add_generation_prompt", p->generation_prompt);
-    int code = chat_encode(sv->chat, sv->tokenizer, context, time(NULL), ids, err);
-    cJSON_Delete(context);
-    return code;
-}
 
 static void write_tokens(const exchange *x, const token_ids *ids, bool strings, buf *json) {
     const tokenizer *t = x->service->tokenizer;
@@ -52,9 +32,9 @@ static void write_tokens(const exchange *x, const token_ids *ids, bool strings, 
 
 static void tokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
     token_ids ids = {0};
-    error     err = {0};
-    if (encode(x, p, body, &ids, &err) != OK) failed(x, p->prompt ? "prompt" : "messages", &err);
-    else write_tokens(x, &ids, p->token_strings, json);
+    int       code = p->prompt ? prompt_of_text(x->service, p, p->prompt->valuestring, 0, &ids, &x->fault)
+                               : prompt_of_messages(x->service, p, body, 0, &ids, &x->fault);
+    if (code == 0) write_tokens(x, &ids, p->token_strings, json);
     token_ids_free(&ids);
 }
 
@@ -71,7 +51,7 @@ static void detokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
     for (const cJSON *item = p->tokens->child; item; item = item->next) ids[count++] = (uint32_t)item->valuedouble;
     buf_init(&text, JSON_MAX_BYTES / 8);
     if (tokenizer_decode(x->service->tokenizer, ids, count, true, &text, &err) != OK) {
-        failed(x, "tokens", &err);
+        fault_set(&x->fault, FAULT_INVALID, "tokens", "%.400s.", err.text);
     } else {
         buf_str(json, "{\"prompt\":");
         json_quote(json, text.data ? text.data : "", text.size);
@@ -88,7 +68,8 @@ static void prepare(exchange *x) {
     cJSON *body = params_parse_body(x->body.data ? x->body.data : "", x->body.size, &x->fault);
     if (!body) return;
     bool back = x->kind->endpoint == ENDPOINT_DETOKENIZE;
-    if (params_read(&p, body, x->kind->endpoint, &x->fault) == 0) {
+    if (params_read(&p, body, x->kind->endpoint, x->service->config->strict_params, &x->fault) == 0 &&
+        prompt_check_model(x->service, &p, &x->fault) == 0) {
         if (!x->service->tokenizer) fault_set(&x->fault, FAULT_UNSUPPORTED, NULL, "This model has no tokenizer.");
         else (back ? detokenize : tokenize)(x, &p, body, &t->json);
         if (!x->fault.kind && buf_overflowed(&t->json))

@@ -311,6 +311,12 @@ static void sample_row(const cpu *c, const sample_args *a, void *scratch, sample
     float maximum = c->kernels->row_max(w.x, a->vocab, w.block_max, &all_finite);
     out->corrupt = !all_finite && is_corrupt(w.x, a->vocab);
     if (out->corrupt) return;
+    if (a->scores) {
+        out->token = a->scored;
+        out->rank = 1;
+        for (uint32_t i = 0; i < a->vocab; i++) out->rank += a->logits[i] > a->logits[a->scored];
+        return fill_logprobs(c, a, &w, out);
+    }
     if (has_penalties(a)) {
         apply_penalties(a, &w);
         w.x = w.logits;

@@ -4,42 +4,14 @@ import os
 import pathlib
 import re
 import urllib.error
-import urllib.request
 
 import pytest
+
+from asking import call, events, refusal
 
 STORIES = (pathlib.Path(os.environ.get("PENSTOCK_SHARED", pathlib.Path(__file__).resolve().parents[3] / "shared")) /
            "models/stories260K")
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}]}
-
-
-def call(daemon, path, body, headers=None):
-    """(status, headers, parsed answer)"""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(daemon.url + path, data, {"Content-Type": "application/json", **(headers or {})})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.headers, json.load(answer)
-    except urllib.error.HTTPError as refused:
-        return refused.code, refused.headers, json.load(refused)
-
-
-def events(daemon, path, body):
-    request = urllib.request.Request(daemon.url + path, json.dumps({**body, "stream": True}).encode(),
-                                     {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        found = re.findall(r"^data: (.*)$", answer.read().decode(), re.M)
-    assert found[-1] == "[DONE]"
-    return [json.loads(event) for event in found[:-1]]
-
-
-def refusal(daemon, path, body, status=400):
-    got, headers, answer = call(daemon, path, body)
-    assert got == status, answer
-    assert set(answer) == {"error"} and set(answer["error"]) == {"message", "type", "param", "code"}
-    assert all(value is None or isinstance(value, str) for value in answer["error"].values())
-    assert headers["x-should-retry"] == "false" or path == "/nothing"
-    return answer["error"]
 
 
 def test_a_chat_answer_has_every_member(scripted):
@@ -141,23 +113,37 @@ def test_legacy_log_probabilities_are_parallel_arrays(scripted):
     ("/v1/chat/completions", b"", None, None),
     ("/v1/chat/completions", b"[]", None, None),
     ("/v1/chat/completions", b'{"messages": NaN}', None, None),
-    ("/v1/chat/completions", b'{"n": 1, "n": 1}', "n", None),
+    ("/v1/chat/completions", b'{"n": 1, "n": 1}', None, None),
+    ("/v1/chat/completions", b'{"messages": [{"role": "user", "role": "system", "content": "x"}]}', None, None),
     ("/v1/chat/completions", {}, "messages", "missing_required_parameter"),
     ("/v1/completions", {}, "prompt", "missing_required_parameter"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
     ("/v1/chat/completions", {**CHAT, "n": 129}, "n", "integer_above_max_value"),
     ("/v1/chat/completions", {**CHAT, "top_p": 1.5}, "top_p", "decimal_above_max_value"),
     ("/v1/chat/completions", {**CHAT, "temperature": -1}, "temperature", "decimal_below_min_value"),
-    ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}, "stream_options", None),
     ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_object"}}, "response_format", None),
     ("/v1/chat/completions", {**CHAT, "functions": []}, "functions", "unsupported_parameter"),
     ("/v1/chat/completions", {**CHAT, "max_tokens": 10 ** 6}, "messages", "context_length_exceeded"),
     ("/v1/chat/completions", {**CHAT, "logit_bias": {"99999999": 1}}, "logit_bias", "invalid_value"),
-    ("/v1/chat/completions", {**CHAT, "min_tokens": 9, "max_tokens": 8}, "min_tokens", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "min_tokens": 9, "max_tokens": 8}, "min_tokens", None),
     ("/v1/completions", {"prompt": [[1], [10 ** 7]]}, "prompt", "invalid_value"),
     ("/v1/completions", {"prompt": "x", "suffix": "y"}, "suffix", "unsupported_parameter"),
-    ("/v1/completions", {"prompt": "x", "echo": True, "logprobs": 1}, "logprobs", "unsupported_parameter"),
+    ("/v1/completions", {"prompt": "x", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs", None),
+    ("/v1/completions", {"prompt": "x", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "integer_below_min_value"),
+    ("/v1/completions", {"prompt": [1] * 2000, "prompt_logprobs": 20, "n": 1, "best_of": 2, "max_tokens": 100}, "prompt",
+     "context_length_exceeded"),
+    ("/v1/completions", {"prompt": [[1] * 2000] * 40, "prompt_logprobs": 20}, "prompt_logprobs", "invalid_value"),
+    ("/v1/completions", {"prompt": "x", "use_beam_search": True}, "use_beam_search", "unsupported_parameter"),
+    ("/v1/completions", {"prompt": "x", "slo": {"ttft_ms": 0}}, "slo.ttft_ms", "decimal_below_min_value"),
+    ("/v1/completions", {"prompt": "x", "slo": {"ttft": 1}}, "slo", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ("/v1/chat/completions", {**CHAT, "metadata": {str(i): "" for i in range(17)}}, "metadata", None),
+    ("/v1/chat/completions", {**CHAT, "service_tier": "gold"}, "service_tier", "invalid_value"),
+    ("/v1/chat/completions", {**CHAT, "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+    ("/v1/chat/completions/render", {**CHAT, "n": 0}, "n", "integer_below_min_value"),
+    ("/v1/completions/render", {"prompt": []}, "prompt", "array_below_min_length"),
     ("/v1/completions", {"prompt": ["x"] * 100, "n": 2}, "n", "integer_above_max_value"),
     ("/detokenize", {"tokens": [10 ** 7]}, "tokens", "invalid_value"),
 ])
@@ -180,12 +166,100 @@ def test_unknown_parameters_are_accepted_and_counted(scripted):
     assert scripted.metric("penstock_unknown_parameters_total") == before + 2
 
 
+def test_unknown_parameters_are_refused_where_that_was_asked_for(start_daemon, standin):
+    strict = start_daemon("--strict-params", model=standin)
+    for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", {"prompt": "x"}), ("/tokenize", {"prompt": "x"})):
+        error = refusal(strict, path, {**body, "temprature": 0})
+        assert (error["param"], error["code"]) == ("temprature", "unknown_parameter")
+    assert call(strict, "/v1/completions", {"prompt": "x", "max_tokens": 1, "metadata": {"a": "b"}})[0] == 200
+
+
+def test_unknown_parameters_are_named_once_in_the_log(start_daemon, standin):
+    daemon = start_daemon(model=standin)
+    for _ in range(2):
+        call(daemon, "/v1/completions", {"prompt": "x", "max_tokens": 1, "private": {}, "strange": 1})
+    assert daemon.log.count("('private', 'strange')") == 1
+
+
 def test_parameters_without_effect_are_accepted(scripted, sentence):
     body = {**CHAT, "user": "me", "priority": -5, "session_id": "s", "prompt_cache_key": "k", "metadata": {"a": "b"}, "store": False,
             "service_tier": "auto", "parallel_tool_calls": True, "tools": [], "tool_choice": "none", "reasoning_effort": "low",
             "response_format": {"type": "text"}, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "cache_salt": "x",
             "chat_template_kwargs": {"enable_thinking": False}, "logprobs": None, "stop": None, "seed": None}
     assert call(scripted, "/v1/chat/completions", body)[2]["choices"][0]["message"]["content"] == sentence
+
+
+@pytest.mark.parametrize("asked, priority, served", [
+    ("auto", 0, "default"), ("default", 0, "default"), ("scale", 0, "default"), ("flex", 0, "flex"), ("priority", 0, "priority"),
+    ("flex", -1, "priority"), ("priority", 7, "flex")])
+def test_the_served_tier_is_echoed(scripted, asked, priority, served):
+    body = {**CHAT, "max_tokens": 1, "service_tier": asked, "priority": priority}
+    assert call(scripted, "/v1/chat/completions", body)[2]["service_tier"] == served
+    assert {event["service_tier"] for event in events(scripted, "/v1/chat/completions", body)} == {served}
+
+
+def test_the_tier_is_not_told_to_who_did_not_ask(scripted):
+    assert "service_tier" not in call(scripted, "/v1/chat/completions", {**CHAT, "max_tokens": 1})[2]
+
+
+def test_a_deadline_that_has_passed_is_refused(scripted):
+    error = refusal(scripted, "/v1/chat/completions", {**CHAT, "slo": {"deadline_ms": 0.001}}, 504)
+    assert error["code"] == "deadline_exceeded" and error["type"] == "server_error"
+    assert call(scripted, "/v1/chat/completions", {**CHAT, "slo": {"deadline_ms": 60000, "ttft_ms": 5000, "tbt_ms": 500,
+                                                                   "value": 2}})[0] == 200
+
+
+def test_every_answer_carries_the_request_id(scripted):
+    for path, body in (("/v1/chat/completions", {**CHAT, "max_tokens": 1}), ("/v1/completions", {}), ("/nothing", {}),
+                       ("/tokenize", {"prompt": "x"}), ("/health", {}), ("/v1/completions/render", {"prompt": "x"})):
+        assert call(scripted, path, body, {"X-Request-Id": "my-id.1"})[1]["x-request-id"] == "my-id.1"
+        made = {call(scripted, path, body, {"X-Request-Id": bad})[1]["x-request-id"] for bad in ("", 'a"b', "x" * 129)}
+        assert len(made) == 3 and all(re.fullmatch("[0-9a-f]{24}", id) for id in made)
+
+
+def test_a_request_can_be_named_in_its_body(scripted):
+    for name in ("request_id", "rid"):
+        _, headers, answer = call(scripted, "/v1/completions", {"prompt": "x", "max_tokens": 1, name: "named"})
+        assert headers["x-request-id"] == "named" and answer["id"] == "cmpl-named"
+
+
+def test_a_prompt_can_be_cut_to_fit(scripted):
+    ids = call(scripted, "/tokenize", {"prompt": "I am a stand-in for the model", "add_special_tokens": False})[2]["tokens"]
+    ask = {"prompt": ids, "max_tokens": 1, "return_token_ids": True, "echo": True}
+
+    def kept(**parameters):
+        answer = call(scripted, "/v1/completions", {**ask, **parameters})[2]
+        text = call(scripted, "/detokenize", {"tokens": answer["choices"][0]["prompt_token_ids"]})[2]["prompt"]
+        assert answer["choices"][0]["text"].startswith(text)
+        return answer["choices"][0]["prompt_token_ids"]
+
+    assert kept(truncate_prompt_tokens=3) == ids[-3:] == kept(truncate_prompt_tokens=3, truncation_side="left")
+    assert kept(truncate_prompt_tokens=3, truncation_side="right") == ids[:3]
+    assert kept(truncate_prompt_tokens=500) == kept(truncate_prompt_tokens=-1) == ids
+    long = call(scripted, "/v1/completions", {"prompt": ids * 1000, "truncate_prompt_tokens": -1, "max_tokens": 5})
+    assert long[0] == 200 and long[2]["usage"]["prompt_tokens"] == 2048 - 5
+
+
+def test_a_conversation_is_rendered_as_the_ids_it_is_answered_from(scripted):
+    _, headers, rendered = call(scripted, "/v1/chat/completions/render", {**CHAT, "temperature": 0.5, "max_tokens": 3})
+    _, _, answered = call(scripted, "/v1/chat/completions", {**CHAT, "max_tokens": 1, "return_token_ids": True})
+    assert rendered["token_ids"] == answered["prompt_token_ids"] and rendered["model"] == "standin"
+    assert rendered["request_id"] == "chatcmpl-" + headers["x-request-id"] and rendered["features"] is None
+    assert rendered["sampling_params"]["temperature"] == 0.5 and rendered["sampling_params"]["max_tokens"] == 3
+
+
+def test_prompts_are_rendered_as_a_list(scripted):
+    _, _, tokens = call(scripted, "/tokenize", {"prompt": "I am"})
+    _, _, one = call(scripted, "/v1/completions/render", {"prompt": "I am"})
+    assert [p["token_ids"] for p in one] == [tokens["tokens"]] and one[0]["request_id"].startswith("cmpl-")
+    _, _, two = call(scripted, "/v1/completions/render", {"prompt": [[1, 2], [3]]})
+    assert [p["token_ids"] for p in two] == [[1, 2], [3]]
+
+
+def test_the_model_of_any_request_must_be_the_one_served(scripted):
+    for path, body in (("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": [1]}), ("/v1/chat/completions/render", CHAT)):
+        assert refusal(scripted, path, {**body, "model": "other"}, 404)["code"] == "model_not_found"
+        assert call(scripted, path, {**body, "model": "standin"})[0] == 200
 
 
 def test_a_conversation_can_be_tokenized(scripted):
@@ -202,7 +276,7 @@ def test_a_large_body_is_worked_on_beside_the_loop(scripted):
     _, _, answer = call(scripted, "/tokenize", {"prompt": text})
     assert call(scripted, "/detokenize", {"tokens": answer["tokens"]})[2]["prompt"] == text
     error = refusal(scripted, "/v1/completions", {"prompt": text})
-    assert error["code"] == "context_length_exceeded" and str(answer["count"]) in error["message"]
+    assert error["code"] == "context_length_exceeded" and "at least 2049 tokens" in error["message"]
 
 
 def test_the_model_tells_its_name_and_context(scripted):
@@ -216,19 +290,6 @@ def test_the_page_stands_on_its_own(scripted):
     page = scripted.get("/")
     assert page.startswith("<!doctype html>") and len(page) < 20000
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
-
-
-def test_a_request_is_one_line_of_log_with_its_ledger(start_daemon, standin):
-    daemon = start_daemon("--log-format", "json", model=standin)
-    call(daemon, "/v1/chat/completions", {**CHAT, "n": 2}, {"X-Request-Id": "look-for-me"})
-    call(daemon, "/v1/chat/completions", {**CHAT, "n": 0}, {"X-Request-Id": "and-for-me"})
-    assert daemon.stop() == 0
-    lines = [json.loads(line) for line in daemon.log.splitlines()]
-    served, = [line for line in lines if line.get("request") == "look-for-me"]
-    assert served["status"] == 200 and served["choices"] == 2 and served["output_tokens"] == 58
-    assert served["total_ms"] >= served["first_token_ms"] >= served["queue_ms"] >= 0
-    refused, = [line for line in lines if line.get("request") == "and-for-me"]
-    assert refused["status"] == 400 and refused["code"] == "integer_below_min_value"
 
 
 def test_metrics_count_what_was_served(start_daemon, standin):

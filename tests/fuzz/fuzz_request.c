@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     endpoint e = (endpoint)(1u << data[0] % 4);
     cJSON   *body = params_parse_body((const char *)data + 1, size - 1, &f);
     if (body) {
-        if (params_read(&p, body, e, &f) == 0) check_ranges(&p);
+        if (params_read(&p, body, e, data[0] & 4, &f) == 0) check_ranges(&p);
         params_free(&p);
         cJSON_Delete(body);
     }

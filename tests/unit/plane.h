@@ -30,11 +30,14 @@ typedef struct {
     uint32_t prompt_tokens, output_tokens;
     uint32_t tokens[PLANE_TOKENS]; /* prompt, then what was drawn */
     sampling params;
+    bool     scored;        /* how likely its prompt's tokens are is asked for; never with shares_with */
     int      shares_with;   /* index of an earlier sequence whose prompt begins alike, or -1 */
     uint32_t shared_tokens; /* of that prompt: whole pages */
     /* what came out */
     uint32_t drawn;
     uint64_t logits_hash[PLANE_TOKENS];
+    uint64_t score_hash[PLANE_TOKENS]; /* of each prompt token but the first */
+    uint32_t scored_tokens;
     /* state */
     bool          started, finished;
     uint32_t      cached_tokens, next_token; /* where the next new slice begins */
@@ -66,6 +69,7 @@ typedef struct {
     atomic_bool         stop;
     int64_t             ops_until_stop; /* counted down by plane_op_done */
     float              *logits;
+    bool                scoring; /* somebody's: logits go in groups, and cannot be read back */
     uint64_t            passes, stops;
 } plane;
 
@@ -78,6 +82,12 @@ static int plane_run_op(device *d, uint32_t op_index, error *err) {
     return status;
 }
 
+/* Rows of the slice that lead to prompt tokens, but for one that draws. */
+static uint32_t plane_score_rows(const plane_sequence *q, const slice *s, uint32_t op_count) {
+    const uint32_t last = q->prompt_tokens - 1, end = s->token_end - s->samples < last ? s->token_end - s->samples : last;
+    return q->scored && s->op_end == op_count && end > s->token_begin ? end - s->token_begin : 0;
+}
+
 static void plane_find(void *context, const slice *s, walk_sequence *out) {
     plane_sequence *q = &((plane *)context)->sequences[s->slot];
     out->tokens = q->tokens;
@@ -86,6 +96,8 @@ static void plane_find(void *context, const slice *s, walk_sequence *out) {
     out->pages = q->pages;
     out->page_count = q->page_count;
     out->params = &q->params;
+    out->score_rows = plane_score_rows(q, s, ((plane *)context)->config->program->op_count);
+    out->score_params = &q->params;
 }
 
 static bool plane_chance(plane *p, uint32_t percent) { return rng_below(&p->random, 100) < percent; }
@@ -209,10 +221,25 @@ static void plane_draw(plane *p, const walker *w, uint32_t slice_index) {
     plane_sequence *q = &p->sequences[p->slices[slice_index].slot];
     const sampled  *r = walker_sampled(w, slice_index);
     check(!r->corrupt);
-    check(p->config->api->read_logits(p->config->device, walker_output_index(w, slice_index), p->logits) == OK);
-    q->logits_hash[q->drawn] = hash_u64(p->logits, p->config->vocab_size * sizeof(float), 0);
+    if (!p->scoring) {
+        check(p->config->api->read_logits(p->config->device, walker_output_index(w, slice_index), p->logits) == OK);
+        q->logits_hash[q->drawn] = hash_u64(p->logits, p->config->vocab_size * sizeof(float), 0);
+    }
     q->tokens[q->prompt_tokens + q->drawn++] = r->token;
     q->finished = q->drawn == q->output_tokens;
+}
+
+static void plane_score(plane *p, const walker *w, uint32_t slice_index) {
+    plane_sequence *q = &p->sequences[p->slices[slice_index].slot];
+    const sampled  *r = walker_scored(w, slice_index);
+    const uint32_t  rows = plane_score_rows(q, &p->slices[slice_index], p->config->program->op_count);
+    for (uint32_t i = 0; i < rows; i++) {
+        const uint32_t at = p->slices[slice_index].token_begin + i + 1;
+        const uint32_t found[] = {r[i].token, r[i].rank, r[i].corrupt};
+        check(q->score_hash[at] == 0);
+        q->score_hash[at] = hash_u64(found, sizeof found, hash_u64(&r[i].logprob, sizeof(float), 1)) | 1;
+        q->scored_tokens++;
+    }
 }
 
 static int plane_by_begin(const void *a, const void *b) {
@@ -253,14 +280,17 @@ static void plane_pass(plane *p, walker *w) {
     p->passes++, p->stops += r.stopped;
     for (uint32_t i = 0; i < p->slice_count; i++) plane_settle(p, i, &r);
     if (!r.stopped)
-        for (uint32_t i = 0; i < p->slice_count; i++)
-            if (p->slices[i].samples) plane_draw(p, w, i);
+        for (uint32_t i = 0; i < p->slice_count; i++) plane_score(p, w, i);
+    for (uint32_t i = 0; i < p->slice_count && !r.stopped; i++)
+        if (p->slices[i].samples) plane_draw(p, w, i);
     for (uint32_t i = 0; i < p->count; i++) plane_sweep(p, &p->sequences[i]);
 }
 
 static void plane_reset(plane_sequence *q) {
     q->drawn = q->cached_tokens = q->next_token = q->segment_count = q->page_count = 0;
     q->started = q->finished = false;
+    q->scored_tokens = 0;
+    memset(q->score_hash, 0, sizeof q->score_hash);
 }
 
 static uint32_t plane_choose(plane *p) {
@@ -292,7 +322,7 @@ static uint64_t plane_run(const plane_config *c, plane_sequence *sequences, uint
     *p = (plane){.config = c, .sequences = sequences, .count = count, .random = {seed, 0}};
     p->logits = calloc(c->vocab_size, sizeof *p->logits);
     check(c->frame_count * c->frame_rows <= PLANE_FRAME_ROWS);
-    for (uint32_t i = 0; i < count; i++) plane_reset(&sequences[i]);
+    for (uint32_t i = 0; i < count; i++) plane_reset(&sequences[i]), p->scoring |= sequences[i].scored;
     walker *w = walker_new(&(walker_config){.api = &wrapped,
                                             .device = c->device,
                                             .program = c->program,

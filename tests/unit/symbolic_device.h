@@ -64,7 +64,8 @@ static inline int symbolic_bind(device *d, const batch *b, error *err) {
         check(b->runs[i].row_begin == rows && b->runs[i].row_count > 0);
         rows += b->runs[i].row_count;
     }
-    check(rows == b->row_count && rows <= d->config.rows_max && b->output_count <= SYMBOLIC_OUTPUTS);
+    check(rows == b->row_count && rows <= d->config.rows_max && b->output_count <= d->config.outputs_max);
+    check(b->output_count <= SYMBOLIC_OUTPUTS);
     for (uint32_t i = 0; i < b->output_count; i++) {
         check(b->outputs[i].row < rows && (i == 0 || b->outputs[i].row > b->outputs[i - 1].row));
         d->outputs[i] = b->outputs[i];
@@ -104,10 +105,10 @@ static inline void symbolic_row(device *d, const op *o, uint32_t op_index, const
 static inline int symbolic_run_op(device *d, uint32_t op_index, error *err) {
     const op *o = &d->program->ops[op_index];
     if (d->fail_after >= 0 && d->fail_after-- == 0) return error_set(err, ERR_DEVICE, "the device was told to fail");
-    if (o->kind >= OP_LOGITS) {
+    if (o->kind >= OP_FINAL_NORM) { /* of the output rows, whose X stays */
         for (uint32_t i = 0; i < d->batch.output_count && o->kind == OP_LOGITS; i++) {
-            check(d->rows[d->outputs[i].row][ROW_H] != POISON);
-            d->logits[i] = d->rows[d->outputs[i].row][ROW_H];
+            check(d->rows[d->outputs[i].row][ROW_X] != POISON);
+            d->logits[i] = symbolic_mix(op_index, d->rows[d->outputs[i].row][ROW_X]);
         }
         d->rows_of_op[op_index] += d->batch.output_count;
         return OK;
@@ -149,7 +150,11 @@ static inline int symbolic_move_rows(device *d, uint16_t live, uint32_t from, ui
 
 static inline int symbolic_collect(device *d, sampled *out, error *err) {
     (void)err;
-    for (uint32_t i = 0; i < d->batch.output_count; i++) out[i] = (sampled){.token = (uint32_t)(d->logits[i] % 97)};
+    for (uint32_t i = 0; i < d->batch.output_count; i++) {
+        const batch_output *o = &d->outputs[i];
+        out[i] = (sampled){.token = (uint32_t)(d->logits[i] % 97)};
+        if (o->scores) out[i].rank = o->history[o->history_count], out[i].token = (uint32_t)(d->logits[i] % 89);
+    }
     return OK;
 }
 

@@ -23,6 +23,7 @@ enum { EVENTS_MAX = 4096 };
 typedef struct {
     engine_event last;
     uint32_t     tokens[2048], token_count;
+    sampled      drawn[64]; /* the first ones, with their log-probabilities */
     bool         finished;
 } heard;
 
@@ -75,6 +76,7 @@ static void submit(engine *e, engine_request r) {
 
 static void hear(heard *h, const engine_event *event) {
     assert_false(h->finished);
+    if (event->has_token && h->token_count < 64) h->drawn[h->token_count] = event->token;
     if (event->has_token) h->tokens[h->token_count++] = event->token.token;
     h->finished = event->finished;
     h->last = *event;
@@ -488,6 +490,76 @@ static void a_real_model_answers_alike_alone_together_and_from_the_cache(void **
     engine_close(e);
 }
 
+/* ---- how likely a prompt was ---- */
+
+enum { SCORED_TOKENS = 60, SCORED_TOPS = 3 };
+typedef struct {
+    prompt_scores s;
+    float         logprobs[SCORED_TOKENS], top_logprobs[SCORED_TOKENS * SCORED_TOPS];
+    uint32_t      ranks[SCORED_TOKENS], top_ids[SCORED_TOKENS * SCORED_TOPS];
+} score_sheet;
+
+static score_sheet *score_sheet_new(void) {
+    score_sheet *x = calloc(1, sizeof *x);
+    x->s = (prompt_scores){x->logprobs, x->ranks, SCORED_TOPS, x->top_ids, x->top_logprobs};
+    return x;
+}
+
+/* The prompt of `from`, what it drew as part of it. */
+static engine_request ask_to_score(uint64_t id, const engine_request *from, const uint32_t *drawn, score_sheet *sheet) {
+    engine_request r = *from;
+    r.id = id, r.output_tokens_max = 4, r.params.top_logprobs = -1, r.scores = &sheet->s;
+    r.tokens = malloc(SCORED_TOKENS * sizeof *r.tokens);
+    memcpy(r.tokens, from->tokens, from->prompt_tokens * sizeof *r.tokens);
+    memcpy(r.tokens + from->prompt_tokens, drawn, (SCORED_TOKENS - from->prompt_tokens) * sizeof *r.tokens);
+    r.prompt_tokens = SCORED_TOKENS;
+    return r;
+}
+
+/* Scored alone, scored among others by a device of few outputs and small chunks, and drawn: the same bits. */
+static void a_prompts_tokens_are_as_likely_as_they_were_when_they_were_drawn(void **state) {
+    (void)state;
+    enum { PROMPT = 20, DRAWN = SCORED_TOKENS - PROMPT, COUNT = 5 };
+    checkpoint_close(tiny_open(0, DTYPE_BF16, 5));
+    static heard  h[COUNT];
+    engine_config c = cpu_config();
+    c.scheduler_settings.running_max = 3, c.scheduler_settings.slicing.chunk_tokens = 16;
+    c.scheduler_settings.retention.prefix_cache = true;
+    engine        *e = open_or_fail(&c);
+    engine_request r = ask_model(0, PROMPT, DRAWN), kept = r;
+    memset(h, 0, sizeof h);
+    r.params.top_logprobs = SCORED_TOPS;
+    kept.tokens = malloc(PROMPT * sizeof *kept.tokens);
+    memcpy(kept.tokens, r.tokens, PROMPT * sizeof *kept.tokens);
+    submit(e, r);
+    listen(e, h, 1);
+    score_sheet *sheets[COUNT];
+    for (uint32_t i = 1; i < COUNT; i++) submit(e, ask_to_score(i, &kept, h[0].tokens, sheets[i] = score_sheet_new()));
+    listen(e, h, COUNT);
+    for (uint32_t i = 1; i < COUNT; i++) {
+        assert_int_equal(h[i].last.ledger.cached_tokens, 0); /* although the cache knows the beginning */
+        for (uint32_t k = 0; k < DRAWN; k++) {
+            const uint32_t at = PROMPT + k;
+            const sampled *drawn = &h[0].drawn[k];
+            assert_memory_equal(&sheets[i]->logprobs[at], &drawn->logprob, sizeof(float));
+            assert_memory_equal(&sheets[i]->top_logprobs[at * SCORED_TOPS], drawn->top_logprobs,
+                                SCORED_TOPS * sizeof(float));
+            assert_memory_equal(&sheets[i]->top_ids[at * SCORED_TOPS], drawn->top_ids, SCORED_TOPS * sizeof(uint32_t));
+            assert_int_equal(sheets[i]->ranks[at], 1); /* greedy */
+        }
+        for (uint32_t at = 1; at < SCORED_TOKENS; at++) {
+            assert_true(sheets[i]->logprobs[at] < 0 && sheets[i]->ranks[at] >= 1);
+            assert_true(sheets[i]->ranks[at] > SCORED_TOPS ||
+                        sheets[i]->top_logprobs[at * SCORED_TOPS + sheets[i]->ranks[at] - 1] == sheets[i]->logprobs[at]);
+        }
+        assert_memory_equal(sheets[i]->logprobs, sheets[1]->logprobs, sizeof sheets[1]->logprobs);
+    }
+    for (uint32_t i = 1; i < COUNT; i++) free(sheets[i]);
+    free(kept.tokens);
+    all_pages_are_free(e);
+    engine_close(e);
+}
+
 static void the_last_logits_are_those_the_last_token_was_drawn_from(void **state) {
     (void)state;
     checkpoint_close(tiny_open(0, DTYPE_F32, 5));
@@ -639,6 +711,7 @@ int main(void) {
         cmocka_unit_test(a_context_that_does_not_fit_is_refused_with_the_flag_to_change),
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
         cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
+        cmocka_unit_test(a_prompts_tokens_are_as_likely_as_they_were_when_they_were_drawn),
         cmocka_unit_test(the_last_logits_are_those_the_last_token_was_drawn_from),
         cmocka_unit_test(a_model_that_computes_nonsense_fails_its_requests_with_a_sentence),
         cmocka_unit_test(a_device_error_ends_everything_with_a_sentence_and_refuses_more),

@@ -189,10 +189,21 @@ static void malformed_chunks_are_refused(void **state) {
     (void)state;
 #define CHUNKED "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n"
     static const char *const bodies[] = {
-        CHUNKED "3\nabc\r\n0\r\n\r\n",          CHUNKED "3 \r\nabc\r\n0\r\n\r\n",       CHUNKED "3\r\nabcXX0\r\n\r\n",
-        CHUNKED "0x3\r\nabc\r\n0\r\n\r\n",      CHUNKED "-3\r\nabc\r\n0\r\n\r\n",       CHUNKED "3\rXabc\r\n0\r\n\r\n",
-        CHUNKED "g\r\nabc\r\n0\r\n\r\n",        CHUNKED "FFFFFFFFFFFFFFFFF\r\nabc\r\n", CHUNKED "\r\nabc\r\n0\r\n\r\n",
+        CHUNKED "3\nabc\r\n0\r\n\r\n",
+        CHUNKED "3 \r\nabc\r\n0\r\n\r\n",
+        CHUNKED "3\r\nabcXX0\r\n\r\n",
+        CHUNKED "0x3\r\nabc\r\n0\r\n\r\n",
+        CHUNKED "-3\r\nabc\r\n0\r\n\r\n",
+        CHUNKED "3\rXabc\r\n0\r\n\r\n",
+        CHUNKED "g\r\nabc\r\n0\r\n\r\n",
+        CHUNKED "FFFFFFFFFFFFFFFFF\r\nabc\r\n",
+        CHUNKED "\r\nabc\r\n0\r\n\r\n",
         CHUNKED "3;a=b\nc\r\nabc\r\n0\r\n\r\n",
+        CHUNKED "3\r\nabc\r\n0\r\n\n",
+        CHUNKED "3\r\nabc\r\n0\r\nT: v\n\r\n",
+        CHUNKED "3\r\nabc\r\n0\r\nT : v\r\n\r\n",
+        CHUNKED "3\r\nabc\r\n0\r\nT: v\r\n w\r\n\r\n",
+        CHUNKED "3\r\nabc\r\n0\r\n: v\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) expect_status(bodies[i], 400);
 }

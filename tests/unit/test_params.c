@@ -21,7 +21,7 @@ static fault read_text(const char *text, endpoint e, request_params *p) {
     fault  f = {0};
     cJSON *body = params_parse_body(text, strlen(text), &f);
     if (body) {
-        params_read(p, body, e, &f);
+        params_read(p, body, e, false, &f);
         params_free(p);
         cJSON_Delete(body);
     }
@@ -50,7 +50,7 @@ static void rows_are_in_order_and_read_by_somebody(void **state) {
     for (uint32_t i = 0; i < param_row_count; i++) {
         const param_row *row = &param_rows[i];
         assert_true(row->endpoints && row->help && row->help[0]);
-        assert_true((row->kind == PARAM_OTHER) == (row->read != NULL));
+        assert_true((row->kind == PARAM_OTHER) == (row->shape != NULL));
         if (i == 0) continue;
         int order = strcmp(param_rows[i - 1].name, row->name);
         assert_true(order < 0 || (order == 0 && !(param_rows[i - 1].endpoints & row->endpoints)));
@@ -145,7 +145,7 @@ static void values_arrive_where_they_belong(void **state) {
     assert_true(p.stream && p.include_usage && p.stop_id_count == 2 && p.stop_ids[1] == 2 && p.top_logprobs == 20 &&
                 p.skip_special);
     assert_int_equal(p.unknown_count, 1);
-    assert_string_equal(p.unknown_first, "private");
+    assert_string_equal(p.unknown_names, "'private'");
 }
 
 static void defaults_are_those_of_the_table(void **state) {
@@ -172,10 +172,10 @@ static void rules_between_parameters_are_kept(void **state) {
         {ENDPOINT_TOKENIZE, "{}", "prompt", FAULT_MISSING},
         {ENDPOINT_TOKENIZE, "{\"prompt\":\"x\"," MESSAGES "}", "prompt", FAULT_MISSING},
         {ENDPOINT_TOKENIZE, "{\"prompt\":[1]}", "prompt", FAULT_TYPE},
-        {ENDPOINT_CHAT, "{" MESSAGES ",\"stream_options\":{}}", "stream_options", FAULT_INVALID},
-        {ENDPOINT_CHAT, "{" MESSAGES ",\"top_logprobs\":1}", "top_logprobs", FAULT_INVALID},
-        {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"n\":3,\"best_of\":2}", "best_of", FAULT_INVALID},
-        {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"best_of\":2,\"stream\":true}", "best_of", FAULT_INVALID},
+        {ENDPOINT_CHAT, "{" MESSAGES ",\"stream_options\":{}}", "stream_options", FAULT_RULE},
+        {ENDPOINT_CHAT, "{" MESSAGES ",\"top_logprobs\":1}", "top_logprobs", FAULT_RULE},
+        {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"n\":3,\"best_of\":2}", "best_of", FAULT_RULE},
+        {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"best_of\":2,\"stream\":true}", "best_of", FAULT_RULE},
         {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"suffix\":\"y\"}", "suffix", FAULT_UNSUPPORTED},
         {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":0}", "max_tokens", FAULT_INT_BELOW},
         {ENDPOINT_COMPLETION, "{\"prompt\":\"x\",\"max_tokens\":0,\"echo\":true}", "", FAULT_NONE},
@@ -202,8 +202,7 @@ static void rules_between_parameters_are_kept(void **state) {
         {ENDPOINT_CHAT, "{" MESSAGES ",\"tools\":[{}]}", "tools", FAULT_UNSUPPORTED},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"tool_choice\":\"required\"}", "tool_choice", FAULT_UNSUPPORTED},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"response_format\":{\"type\":\"text\"}}", "", FAULT_NONE},
-        {ENDPOINT_CHAT, "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", "response_format",
-         FAULT_UNSUPPORTED},
+        {ENDPOINT_CHAT, "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", "response_format", FAULT_RULE},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"stop\":\"\"}", "stop", FAULT_INVALID},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"stop\":[\"a\",1]}", "stop[1]", FAULT_TYPE},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"logit_bias\":{\"x\":1}}", "logit_bias.x", FAULT_INVALID},
@@ -211,7 +210,7 @@ static void rules_between_parameters_are_kept(void **state) {
         {ENDPOINT_CHAT, "{" MESSAGES ",\"logit_bias\":{\"-1\":1}}", "logit_bias.-1", FAULT_INVALID},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"chat_template_kwargs\":{\"enable_thinking\":false}}", "", FAULT_NONE},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"chat_template_kwargs\":{\"messages\":[]}}", "chat_template_kwargs", FAULT_INVALID},
-        {ENDPOINT_CHAT, "{" MESSAGES ",\"temperature\":1,\"temperature\":1}", "temperature", FAULT_BODY},
+        {ENDPOINT_CHAT, "{" MESSAGES ",\"temperature\":1,\"temperature\":1}", "", FAULT_BODY},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"seed\":9223372036854775807}", "", FAULT_NONE},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"seed\":18446744073709551615}", "seed", FAULT_INT_ABOVE},
         {ENDPOINT_CHAT, "{" MESSAGES ",\"seed\":9007199254740993}", "", FAULT_NONE},

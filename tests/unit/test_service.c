@@ -242,7 +242,7 @@ static void a_full_queue_is_an_answer_before_any_200(void **state) {
     assert_true(recv(busy, first, sizeof first - 1, 0) > 0);
     assert_memory_equal(first, "HTTP/1.1 200 ", 13);
     char *text = post("/v1/chat/completions", "{" CHAT ",\"stream\":true}");
-    assert_memory_equal(text, "HTTP/1.1 429 ", 13);
+    assert_memory_equal(text, "HTTP/1.1 503 ", 13);
     assert_non_null(strstr(text, "Retry-After: 1\r\n"));
     assert_non_null(strstr(text, "x-should-retry: true\r\n"));
     assert_non_null(strstr(text, "\"code\":\"overloaded\""));
@@ -250,7 +250,7 @@ static void a_full_queue_is_an_answer_before_any_200(void **state) {
     wait_until_nothing_runs();
     /* none of several is left behind where only some found a place */
     text = post("/v1/completions", "{\"prompt\":\"x\",\"n\":3,\"max_tokens\":4000}");
-    assert_memory_equal(text, "HTTP/1.1 429 ", 13);
+    assert_memory_equal(text, "HTTP/1.1 503 ", 13);
     wait_until_nothing_runs();
     stop();
 }

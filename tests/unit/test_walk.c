@@ -13,7 +13,7 @@
 #include "tests/unit/plane.h"
 #include "tests/unit/symbolic_device.h"
 
-enum { ROWS = 64, FRAMES = 24, FRAME_ROWS = 48, PAGES = 499, PAGE_TOKENS = 4 };
+enum { ROWS = 64, FRAMES = 24, FRAME_ROWS = 48, PAGES = 499, PAGE_TOKENS = 4, OUTPUTS = 16 };
 
 typedef struct {
     program p;
@@ -40,6 +40,7 @@ static fixture fixture_new(void) {
 
 static void open_device(fixture *x) {
     x->d = symbolic_new(&x->p, &(device_config){.rows_max = ROWS,
+                                                .outputs_max = OUTPUTS,
                                                 .frame_count = FRAMES,
                                                 .frame_rows = FRAME_ROWS,
                                                 .page_count = PAGES,
@@ -82,7 +83,7 @@ static walker *walker_over(const fixture *x, single *s, const atomic_bool *stop)
                                        .slices_max = 8,
                                        .slots_max = 4,
                                        .rows_max = ROWS,
-                                       .outputs_max = 8,
+                                       .outputs_max = OUTPUTS,
                                        .frame_count = FRAMES,
                                        .frame_rows = FRAME_ROWS,
                                        .page_tokens = PAGE_TOKENS,
@@ -320,6 +321,41 @@ static void what_a_row_has_seen_does_not_depend_on_cuts_stops_or_neighbours(void
     close_all(&x);
 }
 
+static void scores_of_a_prompt_do_not_depend_on_cuts_stops_or_neighbours(void **state) {
+    (void)state;
+    enum { COUNT = 6 };
+    static plane_sequence alone[COUNT], together[COUNT];
+    const uint32_t        prompts[COUNT] = {2, 40, 17, 33, 48, 1};
+    uint64_t              stops = 0;
+    for (uint32_t i = 0; i < COUNT; i++) ask(&alone[i], prompts[i], 3 + i % 4, i % 2), alone[i].scored = i != 2;
+    fixture x = fixture_new();
+    open_device(&x);
+    plane_config c = {.api = &device_symbolic,
+                      .device = x.d,
+                      .program = &x.p,
+                      .rows_max = ROWS,
+                      .frame_count = FRAMES,
+                      .frame_rows = FRAME_ROWS,
+                      .page_count = PAGES,
+                      .page_tokens = PAGE_TOKENS,
+                      .vocab_size = 2};
+    for (uint32_t i = 0; i < COUNT; i++) plane_run(&c, &alone[i], 1, 0);
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        symbolic_close(x.d);
+        open_device(&x);
+        c.device = x.d;
+        memcpy(together, alone, sizeof alone);
+        stops += plane_run(&c, together, COUNT, seed);
+        for (uint32_t i = 0; i < COUNT; i++) {
+            assert_int_equal(together[i].scored_tokens, alone[i].scored ? prompts[i] - 1 : 0);
+            assert_memory_equal(together[i].tokens, alone[i].tokens, sizeof alone[i].tokens);
+            assert_memory_equal(together[i].score_hash, alone[i].score_hash, sizeof alone[i].score_hash);
+        }
+    }
+    assert_true(stops > 200);
+    close_all(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_absent_from_operators_their_slice_does_not_cover),
@@ -329,6 +365,7 @@ int main(void) {
         cmocka_unit_test(a_device_error_names_operator_rows_and_pass),
         cmocka_unit_test(a_broken_staircase_stops_the_process),
         cmocka_unit_test(what_a_row_has_seen_does_not_depend_on_cuts_stops_or_neighbours),
+        cmocka_unit_test(scores_of_a_prompt_do_not_depend_on_cuts_stops_or_neighbours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
