@@ -78,7 +78,7 @@ format: ## format every C file as .clang-format says
 	clang-format -i $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
 docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
-	for page in configuration api; do $(BUILD)/penstock serve --print-docs $$page > docs/$$page.md; done
+	for page in configuration.md api.md metrics.md openapi.json; do $(BUILD)/penstock serve --print-docs $${page%.*} > docs/$$page; done
 
 install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench
@@ -121,6 +121,8 @@ $(BUILD)/%_avx2.o: CFLAGS += $(ISA_avx2)
 $(BUILD)/server/%.o $(BUILD)/tests/%.o $(BUILD)/bench/%.o $(BUILD)/llhttp/%.o: CFLAGS += -I$(LLHTTP_H) -DLLHTTP_STRICT_MODE=1
 $(BUILD)/models/random.o: $(wildcard models/random/*.json)
 $(BUILD)/server/page.o: server/page/index.html
+$(BUILD)/server/openapi.o: server/openapi/base.json
+$(BUILD)/server/docs_api.o: server/docs_api.md
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,cc  ) $(CC) $(CFLAGS) -c -o $@ $<

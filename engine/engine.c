@@ -224,6 +224,7 @@ static bool take_token(engine *e, request *r, const sampled *s, engine_event *ev
     *event = (engine_event){.id = a->id, .token = *s};
     a->tokens[a->prompt_tokens + r->output_tokens] = s->token; /* the scheduler looks there, corrupt or not */
     if (s->corrupt || r->score_corrupt) {
+        e->figures.corrupted++;
         event->reason = FINISH_ERROR;
         event->message = "The model computed values that are not numbers.";
         return true;
@@ -269,7 +270,8 @@ static void tell_tokens(engine *e) {
 }
 
 static int run_pass(engine *e, const plan *p, error *err) {
-    walk_result result;
+    walk_result    result;
+    const uint64_t begin_us = e->api->now_us(e->device);
     enter_pass(e, p);
     atomic_store(&e->pass_started_us, clock_us());
     const int status = walker_walk(e->walker, p, &result, err);
@@ -282,6 +284,8 @@ static int run_pass(engine *e, const plan *p, error *err) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
         return OK;
     }
+    histogram_observe(&e->figures.pass_rows, &histogram_rows, p->decode_rows + p->prefill_rows);
+    histogram_observe(&e->figures.pass_seconds, &histogram_seconds, (double)(now_us - begin_us) * 1e-6);
     take_scores(e, p);
     take_tokens(e, p);
     scheduler_pass_done(e->scheduler, now_us, e->outcomes);
@@ -501,6 +505,7 @@ void engine_close(engine *e) {
 const model_facts *engine_facts(const engine *e) { return checkpoint_facts(e->model); }
 const char        *engine_device_name(const engine *e) { return e->api->name; }
 uint32_t           engine_context_max(const engine *e) { return e->config.context_max; }
+const scheduler_config *engine_scheduler_config(const engine *e) { return &e->config.scheduler_settings; }
 const char        *engine_model_dir(const engine *e) { return checkpoint_dir(e->model); }
 
 int engine_submit(engine *e, engine_request *r, error *err) {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/histogram.h"
 #include "engine/device.h"
 #include "engine/ledger.h"
 #include "scheduler/scheduler.h"
@@ -40,6 +41,7 @@ bool engine_stop(engine *e, uint32_t timeout_ms);
 const model_facts *engine_facts(const engine *e);
 const char        *engine_device_name(const engine *e);
 uint32_t           engine_context_max(const engine *e);
+const scheduler_config *engine_scheduler_config(const engine *e); /* as derived: what bounds it really has */
 const char        *engine_model_dir(const engine *e); /* NULL for random: */
 
 /* How likely each token of a prompt was after those before it. The caller's arrays, kept until the request has ended; entry
@@ -101,6 +103,8 @@ typedef struct {
     uint64_t        passes_done, pass_started_us; /* pass_started_us 0: between passes */
     uint64_t        operators_done; /* of all passes, also within the one that runs: what progress is seen by */
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
+    uint64_t        corrupted;                    /* requests that ended because the model computed no numbers */
+    histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */

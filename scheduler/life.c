@@ -157,7 +157,10 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
         s->totals.recomputed_tokens += q->lost - cached_tokens;
     }
     q->lost = 0;
-    if (q->preemptions == 0) s->totals.prompt_tokens += q->request.prompt_tokens;
+    if (q->preemptions == 0) {
+        s->totals.prompt_tokens += q->request.prompt_tokens;
+        s->totals.prompt_cached_tokens += cached_tokens;
+    }
     s->totals.cache_queried_tokens += q->known;
     s->totals.cache_hit_tokens += cached_tokens;
     uint32_t held;

@@ -142,7 +142,8 @@ typedef struct {
     uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
     uint32_t frames_used;
     uint64_t accepted, refused, finished, cancelled, preempted;
-    uint64_t prompt_tokens, generated_tokens, recomputed_tokens;
+    uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
+    uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
     uint64_t passes_done, passes_stopped, passes_us; /* us: from plan to report, both kinds */
     double   step_error_share;                       /* of the step-time model: moving mean of its relative error */

@@ -112,13 +112,13 @@ static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf_free(&text);
     return 0;
 }
-static void write_configuration(const options *o, buf *out) {
-    (void)o;
-    docs_configuration(out);
-}
-static void write_api(const options *o, buf *out) {
-    (void)o;
-    docs_api(out);
+static int print_page(const char *page) {
+    buf text;
+    buf_init(&text, 1 << 20);
+    docs_print(page, &text);
+    fputs(text.data, stdout);
+    buf_free(&text);
+    return 0;
 }
 
 /* --check: the settings as such, and whether the model they name can be read and fits into memory. */
@@ -140,7 +140,7 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
     if (flags->help) return print_text(write_help, o);
-    if (flags->print_docs) return print_text(strcmp(flags->print_docs, "api") == 0 ? write_api : write_configuration, o);
+    if (flags->print_docs) return print_page(flags->print_docs);
     if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);

@@ -56,8 +56,17 @@ static void table_remove(request_table *t, uint64_t id) {
 }
 
 /* ---- the end ---- */
+/* Each HTTP request once, when all its choices have ended. */
+static void observe_longest(const generation *g) {
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].text.token_count > longest) longest = g->choices[i].text.token_count;
+    if (g->choice_count) metrics_observe(&g->base.service->metrics, HIST_LONGEST_OUTPUT, longest);
+}
+
 void generation_release_if_done(generation *g) {
     if (g->base.conn || g->in_engine) return;
+    observe_longest(g);
     ledger_log(g);
     exchange_release(&g->base);
 }
@@ -279,7 +288,9 @@ static void observe_end(service *sv, generation *g, const generation_choice *k, 
     metrics_observe(m, HIST_PROMPT_TOKENS, g->prompts[k->prompt].count);
     metrics_observe(m, HIST_OUTPUT_TOKENS, n);
     metrics_observe(m, HIST_END_TO_END, span_s(g->base.arrived_us, clock_us()));
+    for (int i = 0; i < LEDGER_PARTS; i++) m->count.ledger_us[i] += l->part_us[i];
     if (!l->admitted_us) return;
+    metrics_observe(m, HIST_COMPUTED_TOKENS, l->prompt_tokens - l->cached_tokens);
     metrics_observe(m, HIST_QUEUE, span_s(l->submitted_us, l->admitted_us));
     if (!k->first_us) return;
     metrics_observe(m, HIST_PREFILL, span_s(l->admitted_us, l->first_token_us));

@@ -4,6 +4,7 @@
  * of its own while the loop already answers "loading", serves until SIGTERM or SIGINT, drains, and returns. Everything that
  * a client can make grow has a bound here. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -36,6 +37,8 @@ typedef struct {
     uint64_t keepalive_comment_us;   /* an SSE comment is sent when a stream was silent for so long; 0: never */
     uint64_t drain_us;               /* after SIGTERM running requests may finish for so long */
     uint64_t stall_us;               /* work but no progress for so long: /live and /health answer 503 */
+    const char *metrics_dialects;    /* "both", "native" or "vllm"; NULL: both */
+    bool        metrics_old_names;   /* vLLM's names of before as well */
     uint32_t choices_max;            /* n x prompts of one HTTP request */
     bool     strict_params;          /* a parameter that nobody knows is a mistake */
     uint64_t worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */

@@ -4,6 +4,7 @@
  * batches, each connection written once per batch. */
 #include "server/service.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 enum {
     EVENTS_PER_BATCH = 256,
     WATCH_MS = 250, /* so much later than stall-timeout a stuck engine may be noticed */
+    IDLE_TICKS = 8, /* of the watch */
     DRAIN_WATCH_MS = 20,
     LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
     STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
@@ -62,8 +64,15 @@ static void watch_drain(service *sv) {
     if (!busy || clock_us() > sv->drain_until_us) uv_stop(&sv->loop);
 }
 
+/* What a burst of requests made the allocator take goes back to the system, once, when there has been nothing to do for a
+ * while. */
+static void give_memory_back(service *sv) {
+    if (!sv->metrics.count.exchanges && ++sv->idle_ticks == IDLE_TICKS) malloc_trim(0);
+}
+
 static void on_watch(uv_timer_t *timer) {
     service *sv = timer->data;
+    give_memory_back(sv);
     if (sv->phase != PHASE_LOADING) watch_progress(sv);
     if (sv->phase == PHASE_DRAINING) watch_drain(sv);
 }
@@ -111,6 +120,23 @@ static void say_ready(const service *sv) {
     if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
 }
 
+/* Before the model is loaded, and again when more is known of it. */
+static void lay_out_metrics(service *sv) {
+    const char    *words = sv->config->metrics_dialects ? sv->config->metrics_dialects : "both";
+    const bool     native = strcmp(words, "vllm") != 0, vllm = strcmp(words, "native") != 0;
+    metrics_layout l = {.dialects = {native, vllm, vllm && sv->config->metrics_old_names},
+                        .model_name = sv->model_name,
+                        .version = PENSTOCK_VERSION,
+                        .device = sv->engine ? engine_device_name(sv->engine) : "",
+                        .context_max = sv->context_max};
+    if (sv->engine) {
+        const scheduler_config *c = engine_scheduler_config(sv->engine);
+        l.page_tokens = c->page_tokens, l.page_count = c->page_count, l.prefix_cache = c->prefix_cache;
+    }
+    metrics_page_free(sv->metrics_page);
+    sv->metrics_page = metrics_page_new(&l);
+}
+
 static uint32_t smaller(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
 
 static void loaded(uv_work_t *work, int status) {
@@ -125,6 +151,7 @@ static void loaded(uv_work_t *work, int status) {
     const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
     sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
     sv->progress.since_us = clock_us();
+    lay_out_metrics(sv);
     sv->phase = PHASE_SERVING;
     say_ready(sv);
 }
@@ -194,8 +221,9 @@ static void finish(service *sv) {
     if (sv->chat) chat_format_close(sv->chat);
     if (sv->tokenizer) tokenizer_close(sv->tokenizer);
     free(sv->requests.slots);
+    metrics_page_free(sv->metrics_page);
     keys_free(sv->keys);
-    buf_free(&sv->scratch);
+    buf_free(&sv->scratch), buf_free(&sv->openapi);
     uv_loop_close(&sv->loop);
 }
 
@@ -210,13 +238,14 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     sv->config = c, sv->engine_settings = ec;
     sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
     if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
-    buf_init(&sv->scratch, 64 << 10);
+    buf_init(&sv->scratch, 64 << 10), buf_init(&sv->openapi, 1 << 20);
     sv->http = (http_server){.config = c, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
     signal(SIGPIPE, SIG_IGN);
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */
     uv_loop_init(&sv->loop);
     open_handles(sv);
     name_model(sv);
+    lay_out_metrics(sv);
     ec->wake = wake, ec->wake_context = &sv->wake;
     sv->listener = listener_new(&sv->loop, &sv->http);
     if (read_keys(sv) == OK && listener_bind(sv->listener, ROLE_PUBLIC, c->host, c->port, &sv->failure) == OK) {

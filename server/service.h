@@ -57,11 +57,14 @@ struct service {
     int64_t        created_s;
     double         start_time_s;
     metrics        metrics;
+    metrics_page  *metrics_page;
     request_table  requests;
     uint64_t       exchange_serial, id_salt;
+    uint32_t       idle_ticks; /* of `watch`, since the last exchange began */
     uint64_t       drain_until_us;
     uint32_t       working; /* exchanges that a worker has */
     buf            scratch; /* text of one token, while it is written */
+    buf            openapi; /* the document, once somebody asked for it */
     progress_watch progress;
     bool           stuck, unknown_logged; /* stuck: as last logged */
 };

@@ -145,6 +145,10 @@ bool               engine_stop(engine *e, uint32_t timeout_ms) { return (void)e,
 const model_facts *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char        *engine_device_name(const engine *e) { return (void)e, "fake"; }
 uint32_t           engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
+const scheduler_config *engine_scheduler_config(const engine *e) {
+    static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
+    return (void)e, &c;
+}
 const char        *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
 
 int engine_submit(engine *e, engine_request *r, error *err) {
