@@ -4,6 +4,7 @@
  * batches, each connection written once per batch. */
 #include "server/service.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 enum {
     EVENTS_PER_BATCH = 256,
     WATCH_MS = 250, /* so much later than stall-timeout a stuck engine may be noticed */
+    IDLE_TICKS = 8, /* of the watch */
     DRAIN_WATCH_MS = 20,
     LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
     STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
@@ -71,8 +73,15 @@ static void watch_drain(service *sv) {
     if (!busy || late) uv_stop(&sv->loop);
 }
 
+/* What a burst of requests made the allocator take goes back to the system, once, when there has been nothing to do for a
+ * while. */
+static void give_memory_back(service *sv) {
+    if (!sv->metrics.count.exchanges && ++sv->idle_ticks == IDLE_TICKS) malloc_trim(0);
+}
+
 static void on_watch(uv_timer_t *timer) {
     service *sv = timer->data;
+    give_memory_back(sv);
     if (sv->phase != PHASE_LOADING) watch_progress(sv);
     operator_watch(sv);
     if (sv->phase == PHASE_DRAINING) watch_drain(sv);

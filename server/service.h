@@ -64,6 +64,7 @@ struct service {
     metrics_page  *metrics_page;
     request_table  requests;
     uint64_t       exchange_serial, id_salt;
+    uint32_t       idle_ticks; /* of `watch`, since the last exchange began */
     uint64_t       drain_until_us;
     uint32_t       working; /* exchanges that a worker has */
     buf            scratch; /* text of one token, while it is written */
