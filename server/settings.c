@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "server/keys.h"
@@ -14,6 +15,7 @@
 #define SLICINGS "chunked|whole|layered"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
+#define INSTALLED_MODEL "/share/penstock/models/embedded"
 #define LOG_LEVELS "error|warn|info|debug"
 
 #define AT(field) offsetof(settings, field)
@@ -23,7 +25,10 @@
 /* section, name, kind, offset, min, max, default, choices, argument, help, reloadable */
 const option_row settings_rows[] = {
     {"model", "model", OPTION_STRING, AT(engine.model), 0, 0, NULL, NULL, "DIR",
-     "folder of a checkpoint as published (config.json, model.safetensors, tokenizer.json), or random:NAME", false},
+     "folder of a checkpoint as published (config.json, model.safetensors, tokenizer.json), or random:NAME; if not given, "
+     "the "
+     "one that was installed with the program",
+     false},
     {"model", "served-model-name", OPTION_STRING, AT(server.model_name), 0, 0, NULL, NULL, "NAME",
      "what clients call the model; the folder's name if not given", false},
     {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
@@ -35,18 +40,20 @@ const option_row settings_rows[] = {
      "address to listen on; 0.0.0.0 or :: for all, unix:PATH for a socket in the file system", false},
     {"server", "port", OPTION_U32, AT(server.port), 0, 65535, "8080", NULL, "N",
      "TCP port to listen on; 0: any free one, named in the line that says the daemon is ready", false},
+    {"server", "admin-socket", OPTION_STRING, AT(server.admin_socket), 0, 0, NULL, NULL, "PATH",
+     "socket for the operator, for its owner alone (see `penstock admin` in operations.md)", false},
     {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
      "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
     {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
      "answer /metrics without a key, as /health, /live and /ready are", true},
     {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
-     "listen on an address that other machines reach although anyone may ask", false},
+     "listen on an address that other machines reach although anyone may ask", true},
     {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "4096", NULL, "N",
-     "connections open at once; one more is answered 503", false},
+     "connections open at once; one more is answered 503", true},
     {"server", "connections-per-address", OPTION_U32, AT(server.connections_per_address), 0, 65535, "1024", NULL, "N",
-     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", false},
+     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", true},
     {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
-     "N", "requests before a connection is closed", false},
+     "N", "requests before a connection is closed", true},
     {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
      "longest method, path and version; 414 beyond", false},
     {"server", "headers-max", OPTION_U32, AT(server.headers_max_bytes), 1024, 1048576, "65536", NULL, "BYTES",
@@ -56,23 +63,23 @@ const option_row settings_rows[] = {
     {"server", "body-max", OPTION_U64_SIZE, AT(server.body_max_bytes), 1024, 1073741824, "16M", NULL, "SIZE",
      "body of a request; 413 beyond", false},
     {"server", "head-timeout", OPTION_DURATION, AT(server.head_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
-     "from a request's first byte to the end of its headers; 408 beyond", false},
+     "from a request's first byte to the end of its headers; 408 beyond", true},
     {"server", "body-timeout", OPTION_DURATION, AT(server.body_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
-     "grace for a body; a body that takes longer must keep up body-rate-min", false},
+     "grace for a body; a body that takes longer must keep up body-rate-min", true},
     {"server", "body-rate-min", OPTION_U64_SIZE, AT(server.body_rate_min_bytes_s), 0, 1073741824, "1K", NULL, "SIZE",
-     "bytes a second of a body after body-timeout; 408 below", false},
+     "bytes a second of a body after body-timeout; 408 below", true},
     {"server", "idle-timeout", OPTION_DURATION, AT(server.idle_timeout_us), 0.01, 86400, "75s", NULL, "TIME",
-     "a connection without a request is closed after so long", false},
+     "a connection without a request is closed after so long", true},
     {"server", "write-stall", OPTION_DURATION, AT(server.write_stall_us), 0.01, 3600, "30s", NULL, "TIME",
-     "a client that reads nothing for so long is cut off", false},
+     "a client that reads nothing for so long is cut off", true},
     {"server", "write-buffer-max", OPTION_U64_SIZE, AT(server.write_buffer_max_bytes), 4096, 1073741824, "1M", NULL, "SIZE",
-     "unread bytes of one stream; a client further behind is cut off", false},
+     "unread bytes of one stream; a client further behind is cut off", true},
     {"server", "keepalive-comment", OPTION_DURATION, AT(server.keepalive_comment_us), 0, 3600, "15s", NULL, "TIME",
-     "a comment is sent on a stream that was silent for so long; 0: never", false},
+     "a comment is sent on a stream that was silent for so long; 0: never", true},
     {"server", "drain-timeout", OPTION_DURATION, AT(server.drain_us), 0, 86400, "30s", NULL, "TIME",
-     "how long running requests may finish after SIGTERM", false},
+     "how long running requests may finish after SIGTERM", true},
     {"server", "stall-timeout", OPTION_DURATION, AT(server.stall_us), 0.1, 3600, "30s", NULL, "TIME",
-     "work but no progress for so long turns /health to failing", false},
+     "work but no progress for so long turns /health to failing", true},
     {"server", "metrics-dialects", OPTION_CHOICE, AT(server.metrics_dialects), 0, 0, "both", "both|native|vllm", NULL,
      "under which names /metrics tells its numbers: penstock_*, vllm:*, or both", false},
     {"server", "metrics-old-names", OPTION_BOOL, AT(server.metrics_old_names), 0, 0, "no", NULL, NULL,
@@ -122,6 +129,8 @@ const option_row settings_rows[] = {
 
     {"log", "log-level", OPTION_CHOICE, AT(log_level), 0, 0, "info", LOG_LEVELS, NULL,
      "least important line that is written", true},
+    {"log", "log-file", OPTION_STRING, AT(log_file), 0, 0, NULL, NULL, "FILE",
+     "write to this file and not to standard error; opened anew on SIGUSR1", false},
     {"log", "log-format", OPTION_CHOICE, AT(log_format), 0, 0, "text", "text|json", NULL, "for people or for machines",
      true},
 };
@@ -135,7 +144,20 @@ static int policy_of(policy_axis axis, const char *word) {
     return value;
 }
 
+/* The model that `make install` put beside the program, where it did. */
+static const char *installed_model(void) {
+    static char path[4096];
+    ssize_t     n = readlink("/proc/self/exe", path, sizeof path - 1);
+    for (int up = 0; up < 2 && n > 0; up++) /* bin/penstock */
+        do n--;
+        while (n > 0 && path[n] != '/');
+    if (n < 0 || (size_t)n + sizeof INSTALLED_MODEL > sizeof path) return NULL;
+    memcpy(path + n, INSTALLED_MODEL, sizeof INSTALLED_MODEL);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
 int settings_finish(settings *s, error *err) {
+    if (!s->engine.model) s->engine.model = installed_model();
     if (!s->engine.model)
         return error_set(err, ERR_USAGE,
                          "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
