@@ -92,7 +92,7 @@ const metric_row metric_rows[] = {
     {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"capacity\"",
      "All waiting requests wait for capacity: slots, KV pages or the prompts before them.", QUEUE(waiting, AS_U32)},
     {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"deferred\"", NULL, FACT(zero)},
-    {OURS("penstock_waiting_prompt_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.",
+    {OURS("penstock_waiting_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.",
      QUEUE(waiting_tokens, AS_U64)},
     {OURS("penstock_predicted_wait_seconds"), GAUGE, NULL,
      "How long a request that came now would wait; beyond queue-wait-max it is refused, and Retry-After says so.",

@@ -134,10 +134,10 @@ static scheduler *new_scheduler(const machine *m) {
                                 .waiting_max = 8192,
                                 .context_max = 1100,
                                 .batch_tokens_max = 512 + m->running_max,
-                                .chunk_tokens = 256,
+                                .slicing.chunk_tokens = 256,
                                 .page_count = m->page_count,
                                 .page_tokens = PAGE_TOKENS,
-                                .op_count = 10};
+                                .model.op_count = 10};
     scheduler             *s;
     error                  err;
     if (scheduler_new(&s, &c, &err) != OK) fail_msg("%s", err.text);
