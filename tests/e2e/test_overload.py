@@ -82,8 +82,8 @@ def test_prompt_tokens_beyond_the_bound_are_refused_but_not_those_of_an_idle_que
 
 def test_a_predicted_wait_beyond_the_bound_is_refused_and_named(start_sim):
     daemon = start_sim("--running-max", 2, "--queue-wait-max", "1s")
-    assert ask(daemon)[0] == 200  # how long an answer takes is known from now on: some three seconds
-    assert daemon.metric("penstock_answer_tokens") == 30 and daemon.metric("penstock_step_seconds") > 0.05
+    assert ask(daemon)[0] == 200  # how long an answer takes is known from now on: seconds
+    assert 10 < daemon.metric("penstock_answer_tokens") <= 30 and daemon.metric("penstock_step_seconds") > 0.05
     streams = begin(daemon, 3)
     daemon.wait_for_metric("penstock_requests_running", 2)
     wait_s = daemon.metric("penstock_predicted_wait_seconds")
