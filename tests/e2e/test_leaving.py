@@ -18,7 +18,7 @@ CLIENTS = 2000  # of each of the two crowds below
 AT_ONCE = 64
 AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_prompt_tokens": 0, "penstock_exchanges": 0,
            "penstock_frames_used": 0, "penstock_http_connections": 1}  # the connection that asks
-GROWTH_MAX_KB = 2048
+GROWTH_MAX_KB = 4096
 
 SHORT = {"prompt": [1, 2, 3], "max_tokens": 1500, "ignore_eos": True}
 LONG = {"prompt": [7] * 20000, "max_tokens": 10}  # minutes of prefill
