@@ -109,10 +109,11 @@ static void take_new(engine *e) {
                                          .tokens = r->asked.tokens,
                                          .prompt_tokens = r->asked.prompt_tokens,
                                          .output_tokens_max = r->asked.output_tokens_max,
+                                         .cache_salt = r->asked.cache_salt,
+                                         .arrived_us = r->ledger.submitted_us,
                                          .priority = r->asked.priority,
                                          .tenant = r->asked.tenant,
-                                         .cache_salt = r->asked.cache_salt,
-                                         .session = r->asked.session,
+                                         .job = r->asked.job,
                                          .slo = r->asked.slo,
                                          .computes_all = r->asked.scores != NULL};
         error                   err;
@@ -388,9 +389,11 @@ static int open_parts(engine *e, error *err) {
     status = device_misbehave(&e->api, err);
     if (status == OK) status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;
-    c->scheduler_settings.op_count = e->program.op_count;
-    c->scheduler_settings.op_cuts = e->program.layer_begin + 1;
-    c->scheduler_settings.op_cut_count = e->program.layer_count - 1;
+    c->scheduler_settings.model.op_count = e->program.op_count;
+    c->scheduler_settings.model.op_cuts = e->program.layer_begin + 1;
+    c->scheduler_settings.model.op_cut_count = e->program.layer_count - 1;
+    c->scheduler_settings.model.experts = f->expert_count;
+    c->scheduler_settings.model.experts_per_row = f->experts_per_token;
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;

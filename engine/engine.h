@@ -64,9 +64,10 @@ typedef struct {
     sampling       params; /* bias arrays: ownership as for tokens */
     bool           ignore_eos;
     uint32_t       stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
+    uint64_t       cache_salt;
     int32_t        priority;
-    uint64_t       tenant, cache_salt;
-    uint64_t       session; /* hash of what names the conversation; 0: nothing does */
+    request_tenant tenant; /* these three: scheduler/scheduler.h */
+    request_job    job;
     request_slo    slo;
     prompt_scores *scores; /* NULL: not asked for */
 } engine_request;

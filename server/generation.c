@@ -177,9 +177,9 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .ignore_eos = g->params.ignore_eos,
             .stop_id_count = g->params.stop_id_count,
             .priority = g->priority,
-            .tenant = g->tenant,
+            .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
-            .session = g->session,
+            .job.id = g->session,
             .slo = slo_from_now(g),
             .scores = first && prompt->scored ? &prompt->scores : NULL,
     };

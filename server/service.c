@@ -128,7 +128,7 @@ static void lay_out_metrics(service *sv) {
                         .context_max = sv->context_max};
     if (sv->engine) {
         const scheduler_config *c = engine_scheduler_config(sv->engine);
-        l.page_tokens = c->page_tokens, l.page_count = c->page_count, l.prefix_cache = c->prefix_cache;
+        l.page_tokens = c->page_tokens, l.page_count = c->page_count, l.prefix_cache = c->retention.prefix_cache;
     }
     metrics_page_free(sv->metrics_page);
     sv->metrics_page = metrics_page_new(&l);

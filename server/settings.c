@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "server/keys.h"
 
-/* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
+/* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
 #define SLICINGS "chunked|whole|layered"
@@ -112,7 +112,7 @@ const option_row settings_rows[] = {
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},
-    {"scheduler", "chunk-tokens", OPTION_U32, PLAN(chunk_tokens), 0, 1048576, "0", NULL, "N",
+    {"scheduler", "chunk-tokens", OPTION_U32, PLAN(slicing.chunk_tokens), 0, 1048576, "0", NULL, "N",
      "prompt tokens of a pass that also decodes; 0: what suits the device", false},
     {"scheduler", "running-max", OPTION_U32, PLAN(running_max), 0, 65536, "0", NULL, "N",
      "requests that run at once; 0: what suits the device", false},
@@ -128,7 +128,7 @@ const option_row settings_rows[] = {
      "how pages are taken back from running work", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
      "what stays cached between requests", false},
-    {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(prefix_cache), 0, 0, "yes", NULL, NULL,
+    {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(retention.prefix_cache), 0, 0, "yes", NULL, NULL,
      "reuse the pages of prompts that begin alike", false},
 
     {"log", "log-level", OPTION_CHOICE, AT(log_level), 0, 0, "info", LOG_LEVELS, NULL,
@@ -141,6 +141,12 @@ const option_row settings_rows[] = {
 const size_t settings_row_count = sizeof settings_rows / sizeof *settings_rows;
 
 const char *const settings_engine_sections[SETTINGS_ENGINE_SECTIONS] = {"model", "engine", "scheduler"};
+
+static int policy_of(policy_axis axis, const char *word) {
+    const int value = scheduler_policy_find(axis, word);
+    check(value >= 0); /* a row offers only what is built in */
+    return value;
+}
 
 /* The model that `make install` put beside the program, where it did. */
 static const char *installed_model(void) {
@@ -160,11 +166,11 @@ int settings_finish(settings *s, error *err) {
         return error_set(err, ERR_USAGE,
                          "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
     scheduler_config *c = &s->engine.scheduler_settings;
-    c->order = (order_policy)option_choice_index(ORDERS, s->order);
-    c->admission = (admission_policy)option_choice_index(ADMISSIONS, s->admission);
-    c->slicing = (slicing_policy)option_choice_index(SLICINGS, s->slicing);
-    c->reclaim = (reclaim_policy)option_choice_index(RECLAIMS, s->reclaim);
-    c->retention = (retention_policy)option_choice_index(RETENTIONS, s->retention);
+    c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
+    c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
+    c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
+    c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);
     s->engine.device_settings.sim_realtime = true;
     return OK;
 }
