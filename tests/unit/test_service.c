@@ -49,7 +49,7 @@ static void configure(void) {
     fake.script = "Once upon a time. ";
     fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
-    fake.no_tokenizer = fake.thinks = false;
+    fake.no_tokenizer = false;
 }
 static void start(void) {
     sem_init(&daemon_.ready, 0, 0);
@@ -152,9 +152,8 @@ static void an_answer_is_what_the_model_said(void **state) {
     assert_memory_equal(text, "HTTP/1.1 200 ", 13);
     assert_non_null(strstr(text, "\"message\":{\"role\":\"assistant\",\"content\":\"Once\",\"refusal\":null},\"logprobs\":"
                                  "null,\"finish_reason\":\"length\"}"));
-    assert_non_null(strstr(text,
-                           "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
-                           "details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}"));
+    assert_non_null(strstr(text, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
+                                 "details\":{\"cached_tokens\":0}}}"));
     stop();
 }
 
@@ -176,7 +175,7 @@ static void a_stream_has_openai_s_order(void **state) {
         "[{\"index\":0,\"delta\":{\"content\":\"c\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
         "[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":null}\n"
         "[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_details\":{\"cached_"
-        "tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n"
+        "tokens\":0}}}\n"
         "[DONE]\n");
     stop();
 }
@@ -253,42 +252,6 @@ static void a_full_queue_is_an_answer_before_any_200(void **state) {
     text = post("/v1/completions", "{\"prompt\":\"x\",\"n\":3,\"max_tokens\":4000}");
     assert_memory_equal(text, "HTTP/1.1 503 ", 13);
     wait_until_nothing_runs();
-    stop();
-}
-
-static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
-    (void)state;
-    configure();
-    fake.script = "\1hm\2\nyes", fake.thinks = true;
-    start();
-    const char *text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
-    assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null,\"reasoning_content\":\"hm\"}"));
-    assert_non_null(strstr(text, "\"completion_tokens_details\":{\"reasoning_tokens\":3}"));
-    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":3}");
-    assert_non_null(strstr(text, "\"content\":null,\"refusal\":null,\"reasoning_content\":\"hm\"}"));
-    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"include_reasoning\":false}");
-    assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null}"));
-    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"stream\":true}");
-    assert_non_null(strstr(text, "\"delta\":{\"reasoning_content\":\"h\"}"));
-    assert_non_null(strstr(text, "\"delta\":{\"content\":\"y\"}"));
-    assert_true(strstr(text, "reasoning_content\":\"m") < strstr(text, "content\":\"y"));
-    text =
-        post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"stream\":true,\"include_reasoning\":false}");
-    assert_null(strstr(text, "\"h\""));
-    assert_non_null(strstr(text, "\"delta\":{\"content\":\"y\"}"));
-    text = post("/v1/completions",
-                "{\"prompt\":\"x\",\"seed\":0,\"max_tokens\":8}"); /* a completion is text, whatever it says */
-    assert_non_null(strstr(text, "\"text\":\"\\u0001hm\\u0002\\nyes\""));
-    stop();
-    daemon_.config.reasoning = "both";
-    start();
-    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
-    assert_non_null(strstr(text, "\"reasoning_content\":\"hm\",\"reasoning\":\"hm\"}"));
-    stop();
-    daemon_.config.reasoning = "content";
-    start();
-    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
-    assert_non_null(strstr(text, "\"content\":\"\\u0001hm\\u0002\\nyes\""));
     stop();
 }
 
@@ -457,7 +420,6 @@ int main(void) {
         cmocka_unit_test(a_failure_before_the_first_byte_is_a_status),
         cmocka_unit_test(a_failure_in_a_stream_is_an_error_event_without_done),
         cmocka_unit_test(a_full_queue_is_an_answer_before_any_200),
-        cmocka_unit_test(what_a_model_thinks_is_a_member_of_its_own),
         cmocka_unit_test(clients_that_leave_at_any_moment_leave_nothing_behind),
         cmocka_unit_test(a_reader_that_stops_reading_is_cut_off_within_its_bound),
         cmocka_unit_test(a_reader_that_pauses_gets_the_whole_text_in_fewer_events),
