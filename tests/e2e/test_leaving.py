@@ -16,9 +16,9 @@ from wire import dial, post, read_until, reset
 
 CLIENTS = 2000  # of each of the two crowds below
 AT_ONCE = 64
-AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_tokens": 0, "penstock_exchanges": 0,
+AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_prompt_tokens": 0, "penstock_exchanges": 0,
            "penstock_frames_used": 0, "penstock_http_connections": 1}  # the connection that asks
-GROWTH_MAX_KB = 2048
+GROWTH_MAX_KB = 4096
 
 SHORT = {"prompt": [1, 2, 3], "max_tokens": 1500, "ignore_eos": True}
 LONG = {"prompt": [7] * 20000, "max_tokens": 10}  # minutes of prefill
@@ -34,7 +34,7 @@ def modelled(start_daemon):
 @pytest.fixture(scope="module")
 def quick(start_daemon, standin):
     """A small model with a tokenizer, on the CPU; bodies over 2K go to a worker."""
-    return start_daemon("--running-max", 8, "--waiting-max", 16, "--worker-body", "2K", model=standin)
+    return start_daemon("--running-max", 8, "--waiting-max", 16, "--worker-body", "2K", "--kv-cache-memory", "8M", model=standin)
 
 
 def metrics(daemon):
