@@ -84,8 +84,9 @@ def test_a_predicted_wait_beyond_the_bound_is_refused_and_named(start_sim):
     daemon = start_sim("--running-max", 2, "--queue-wait-max", "1s")
     assert ask(daemon)[0] == 200  # how long an answer takes is known from now on: seconds
     assert 10 < daemon.metric("penstock_answer_tokens") <= 30 and daemon.metric("penstock_step_seconds") > 0.05
-    streams = begin(daemon, 3)
+    streams = begin(daemon, 2)
     daemon.wait_for_metric("penstock_requests_running", 2)
+    streams += begin(daemon, 1)
     wait_s = daemon.metric("penstock_predicted_wait_seconds")
     assert wait_s > 1
     got = ask(daemon)
