@@ -81,7 +81,30 @@ static void note(json_scan *out, json_number number) {
     out->numbers[out->number_count++] = number;
 }
 
-static void pass_number(scanner *s) {
+static size_t digits(const char *text, size_t n) {
+    size_t i = 0;
+    while (i < n && text[i] >= '0' && text[i] <= '9') i++;
+    return i;
+}
+
+/* -?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)? : cJSON lets strtod decide, which takes 01 and 1. as well. */
+static bool is_number(const char *text, size_t n) {
+    size_t at = text[0] == '-', whole = digits(text + at, n - at), more;
+    if (whole == 0 || (whole > 1 && text[at] == '0')) return false;
+    at += whole;
+    if (at < n && text[at] == '.') {
+        if ((more = digits(text + at + 1, n - at - 1)) == 0) return false;
+        at += 1 + more;
+    }
+    if (at < n && (text[at] == 'e' || text[at] == 'E')) {
+        at += 1 + (at + 1 < n && (text[at + 1] == '+' || text[at + 1] == '-'));
+        if ((more = digits(text + at, n - at)) == 0) return false;
+        at += more;
+    }
+    return at == n;
+}
+
+static int pass_number(scanner *s) {
     size_t begin = s->at;
     bool   real = false;
     for (; s->at < s->n; s->at++) {
@@ -92,13 +115,18 @@ static void pass_number(scanner *s) {
     size_t size = s->at - begin;
     if (real || size > DIGITS_EXACT) note(s->out, (json_number){.at = begin, .size = (uint32_t)size, .ordinal = s->ordinal});
     s->ordinal++;
+    if (size == 1 && s->text[begin] != '-') return OK; /* a digit */
+    if (is_number(s->text + begin, size)) return OK;
+    return error_set(s->err, ERR_INVALID, "the JSON holds a malformed number at offset %zu", begin);
 }
 
 static int pass_one(scanner *s) {
     unsigned char c = (unsigned char)s->text[s->at];
-    if (c == '-' || (c >= '0' && c <= '9')) return pass_number(s), OK;
+    if (c == '-' || (c >= '0' && c <= '9')) return pass_number(s);
     if (c >= 0x80) return pass_sequence(s);
     if (c == 0) return error_set(s->err, ERR_INVALID, "the JSON holds a NUL byte at offset %zu", s->at);
+    if (c < 0x20 && c != '\t' && c != '\n' && c != '\r')
+        return error_set(s->err, ERR_INVALID, "the JSON holds a control character at offset %zu", s->at);
     s->at++;
     if (c == '"') return pass_string(s);
     if ((c == '}' || c == ']') && s->depth) s->depth--;

@@ -19,6 +19,6 @@ typedef struct {
     uint32_t     number_count, number_capacity;
 } json_scan;
 
-/* OK, or ERR_INVALID: not UTF-8, a NUL or control character where none may be, \u0000, nested deeper than depth_max. The
- * grammar itself is cJSON's to check. */
+/* OK, or ERR_INVALID: not UTF-8, a NUL or control character where none may be, \u0000, a number that is not JSON's, nested
+ * deeper than depth_max. The rest of the grammar is cJSON's to check. */
 int json_scan_text(json_scan *out, const char *text, size_t n, unsigned depth_max, error *err);

@@ -1,14 +1,22 @@
-/* base/log.h: one line per event, to standard error; text for people, or one JSON object a line for machines.
+/* base/log.h: one line per event; text for people, or one JSON object a line for machines.
  *
- * Lines carry a level, a subsystem and a sentence. Writing is one write(2) per line, so lines of different threads do
- * not mix. Under systemd (JOURNAL_STREAM is set) the time stamp is left out and the priority prefix "<6>" is written. */
+ * Lines carry a level, a subsystem and a sentence. They go to standard error, or to a file that is opened anew when it was
+ * moved away (log_reopen, on SIGUSR1). Writing is one write(2) per line, so lines of different threads do not mix. Where
+ * standard error is the journal's (JOURNAL_STREAM names it) each line begins with its priority, "<6>", which the journal
+ * takes off, and text has no time stamp, which the journal has already. */
 #pragma once
 #include <stdbool.h>
 
+#include "base/error.h"
+
 typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } log_level;
 
-void log_configure(log_level threshold, bool json);
-bool log_enabled(log_level level);
+void      log_configure(log_level threshold, bool json); /* at any time, on any thread */
+log_level log_threshold(void);
+bool      log_enabled(log_level level);
+int       log_open(const char *path, error *err); /* once, before there are threads */
+int       log_reopen(error *err);                 /* nothing where no file was opened; on trouble the old one stays */
+
 void log_line(log_level level, const char *subsystem, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* A line whose JSON form is the given object text (without a newline) and whose text form is `text`; for request logs. */

@@ -75,6 +75,39 @@ bool options_was_set(const options *o, const char *name) {
     return slot && slot->origin != ORIGIN_DEFAULT;
 }
 
+/* ---- reload ---- */
+/* "30s" and "30000ms" are the same time. */
+static bool same_value(const option_slot *a, const option_slot *b) {
+    option_value x, y;
+    if (!a->text || !b->text) return a->text == b->text;
+    if (a->row->kind == OPTION_STRING || a->row->kind == OPTION_CHOICE) return strcmp(a->text, b->text) == 0;
+    check(option_parse(a->row, a->row->name, a->text, &x, NULL) == OK);
+    check(option_parse(b->row, b->row->name, b->text, &y, NULL) == OK);
+    return x.boolean == y.boolean && x.integer == y.integer && x.real == y.real;
+}
+
+static void take_over(options *o, option_slot *slot, const option_slot *from) {
+    if (from->text) return slot_set(o, slot, from->text, from->origin, from->line);
+    slot->text = NULL, slot->origin = from->origin, slot->line = from->line;
+    option_store(slot->row, slot->settings, &(option_value){0}, NULL);
+}
+
+uint32_t options_reload(options *o, const options *fresh, options_change told, void *context) {
+    uint32_t count = 0;
+    check(o->slot_count == fresh->slot_count);
+    if (fresh->path) o->path = keep(o, fresh->path);
+    for (size_t i = 0; i < o->slot_count; i++) {
+        option_slot       *slot = &o->slots[i];
+        const option_slot *from = &fresh->slots[i];
+        check(slot->row == from->row);
+        if (!slot->row->section) continue;
+        bool same = same_value(slot, from);
+        if (!same) told(context, slot->row, slot->text, from->text, slot->row->reloadable), count++;
+        if (same || slot->row->reloadable) take_over(o, slot, from);
+    }
+    return count;
+}
+
 /* ---- a mistyped name: the nearest one by edit distance ---- */
 
 static unsigned edit_distance(const char *a, size_t a_size, const char *b, size_t b_size) {

@@ -52,6 +52,12 @@ int options_read_args(options *o, int argc, char **argv, const char **rest, size
 void options_help(const options *o, buf *out, const char *const *sections, size_t section_count); /* NULL: all */
 void options_dump(const options *o, buf *out);     /* key = value   # default | file:line | command line; a valid file */
 void options_markdown(const options *o, buf *out); /* the page in docs/configuration.md */
+
+/* What `fresh` (made of the same tables) has otherwise: reloadable rows are taken over, the others only told (applied:
+ * false). NULL stands for no value. Returns how many were told. `fresh` is not needed afterwards. */
+typedef void (*options_change)(void *context, const option_row *row, const char *from, const char *to, bool applied);
+uint32_t options_reload(options *o, const options *fresh, options_change told, void *context);
+
 bool options_was_set(const options *o, const char *name);
 
 /* Which word of "a|b|c" the value is (a choice that was read is always one of them): enums in the order of the words. */

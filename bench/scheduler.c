@@ -38,13 +38,13 @@ static scheduler_config config_for(uint32_t running, uint32_t waiting) {
                               .waiting_max = waiting,
                               .context_max = TOKENS_MAX,
                               .batch_tokens_max = 8192,
-                              .chunk_tokens = 512,
+                              .slicing.chunk_tokens = 512,
                               .page_count = 16384,
                               .page_tokens = 16,
                               .frame_count = 4,
                               .frame_tokens = 8192,
-                              .op_count = 400,
-                              .prefix_cache = true,
+                              .model.op_count = 400,
+                              .retention.prefix_cache = true,
                               .seed = 1};
 }
 

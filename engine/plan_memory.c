@@ -45,7 +45,7 @@ static void size_pools(engine_config *c, const device_defaults *suits) {
         s->batch_tokens_max = suits->batch_tokens_max;
         if (s->batch_tokens_max < 2 * s->running_max) s->batch_tokens_max = 2 * s->running_max;
     }
-    default_u32(&s->chunk_tokens, suits->chunk_tokens);
+    default_u32(&s->slicing.chunk_tokens, suits->chunk_tokens);
     default_u32(&s->frame_count, FRAME_COUNT);
     default_u32(&s->frame_tokens, s->batch_tokens_max);
     d->rows_max = s->batch_tokens_max;
@@ -125,9 +125,9 @@ static int check_fits(const engine_config *c, const memory_plan *m, bool is_host
 
 static void add_host_row(const engine_config *c, const program *p, bool is_host, memory_plan *m) {
     scheduler_config s = c->scheduler_settings;
-    s.op_count = p->op_count;
-    s.op_cuts = p->layer_begin + 1;
-    s.op_cut_count = p->layer_count - 1;
+    s.model.op_count = p->op_count;
+    s.model.op_cuts = p->layer_begin + 1;
+    s.model.op_cut_count = p->layer_count - 1;
     check(m->row_count < MEMORY_ROWS_MAX);
     m->rows[m->row_count++] = (memory_row){.name = "scheduler and queues",
                                            .on_device = is_host,

@@ -5,11 +5,13 @@
 static void check_place(const scheduler *s, uint32_t index) {
     const sequence *q = &s->sequences[index];
     bool            waits = q->state == SEQUENCE_WAITING;
-    check((s->waiting.place[index] != NOT_WAITING) == waits);
+    check(heap_holds(&s->waiting, index) == waits);
     check(waits ? (q->slot != NO_SLOT) == (s->candidate == index) : q->slot < s->config.running_max);
     check(id_map_find(&s->ids, q->request.id) == index);
     check(q->known >= q->request.prompt_tokens);
     check(q->known < q->request.prompt_tokens + q->request.output_tokens_max);
+    check(heap_holds(&s->due, index) == (q->state != SEQUENCE_DECODING && q->rank.until_us != RANK_HOLDS));
+    check(q->job == NO_JOB || s->jobs.all[q->job].id == q->request.job.id);
     check(!q->cancelled || q->in_flight);
     check(!q->in_flight || (s->pass.in_flight && is_running(q)));
     check(q->returning ? waits && q->preemptions > 0 : !waits || q->preemptions == 0);
@@ -19,7 +21,7 @@ static uint64_t check_running(const scheduler *s, const sequence *q) {
     const staircase *st = &s->stairs[q->slot];
     uint32_t         held;
     kvcache_pages(s->kv, q->slot, &held);
-    staircase_check(st, q->known, s->config.op_count, &s->frames);
+    staircase_check(st, q->known, s->config.model.op_count, &s->frames);
     check(kvcache_shared_tokens(s->kv, q->slot) <= st->done); /* only what crossed all layers is shared */
     check(st->cached <= st->done && staircase_end(st) <= (uint64_t)held * s->config.page_tokens);
     check(q->state == SEQUENCE_PREFILLING ? st->done < q->known : st->done + 1 == q->known && st->open_count == 0);
@@ -91,7 +93,9 @@ static void check_slices(const scheduler *s) {
 
 void scheduler_check(const scheduler *s) {
     kvcache_check(s->kv);
-    waiting_check(&s->waiting);
+    heap_check(&s->waiting);
+    heap_check(&s->due);
+    jobs_check(&s->jobs);
     check_sequences(s);
     check_list(s, &s->prefilling, SEQUENCE_PREFILLING);
     check_list(s, &s->decoding, SEQUENCE_DECODING);

@@ -7,9 +7,9 @@
 /* ---- sorted lists of running sequences ---- */
 
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
-    waiting_entry x = entry_of(s, a), y = entry_of(s, b);
-    x.rank = y.rank = 0; /* who came back is told apart only in the queue */
-    return goes_before(&x, &y);
+    const sequence *x = &s->sequences[a], *y = &s->sequences[b]; /* who came back is told apart only in the queue */
+    return heap_before(&(heap_entry){x->rank.class, a, x->rank.key, x->arrival},
+                       &(heap_entry){y->rank.class, b, y->rank.key, y->arrival});
 }
 
 static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
@@ -69,18 +69,58 @@ void candidate_set(scheduler *s, uint32_t index) {
     s->candidate = index;
 }
 
+/* ---- ranks ---- */
+
+/* Asks the order. Whoever calls this keeps the lists in order. */
+static void take_rank(scheduler *s, uint32_t index) {
+    sequence        *q = &s->sequences[index];
+    const order_view view = {.request = &q->request,
+                             .arrival = q->arrival,
+                             .arrived_us = q->arrived_us,
+                             .job_arrival = q->job == NO_JOB ? q->arrival : s->jobs.all[q->job].arrival,
+                             .known_tokens = q->known,
+                             .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
+                             .running = is_running(q),
+                             .returning = q->returning,
+                             .service_us = q->service_us};
+    q->rank = s->policies.order->rank(&s->config, &view, s->now_us);
+    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
+    if (q->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, q->rank.until_us, q->arrival});
+}
+
+static void drop_rank(scheduler *s, uint32_t index) {
+    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
+}
+
+static void rank_anew(scheduler *s, uint32_t index) {
+    const bool waits = s->sequences[index].state == SEQUENCE_WAITING;
+    if (waits) heap_remove(&s->waiting, index);
+    else list_remove(s, &s->prefilling, index);
+    take_rank(s, index);
+    if (waits) heap_add(&s->waiting, entry_of(s, index));
+    else list_add(s, &s->prefilling, index);
+}
+
+void life_rank_due(scheduler *s) {
+    for (int i = 0; i < RANKED_MAX; i++) {
+        const heap_entry *first = heap_first(&s->due);
+        if (!first || first->key > s->now_us) return;
+        rank_anew(s, first->item);
+    }
+}
+
 /* ---- waiting ---- */
 
 static void start_waiting(scheduler *s, uint32_t index) {
     sequence *q = &s->sequences[index];
     q->state = SEQUENCE_WAITING;
-    q->key = s->order->key(&(order_view){&q->request, q->arrival, q->known}, s->now_us);
-    waiting_add(&s->waiting, entry_of(s, index));
+    take_rank(s, index);
+    heap_add(&s->waiting, entry_of(s, index));
     s->waiting_tokens += q->request.prompt_tokens;
 }
 
 static void stop_waiting(scheduler *s, uint32_t index) {
-    waiting_remove(&s->waiting, index);
+    heap_remove(&s->waiting, index);
     check(s->waiting_tokens >= s->sequences[index].request.prompt_tokens);
     s->waiting_tokens -= s->sequences[index].request.prompt_tokens;
 }
@@ -91,8 +131,11 @@ void life_begin(scheduler *s, const scheduler_request *r) {
     /* the last token drawn is never computed: no place for it */
     uint32_t pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1);
     check(s->sequences[index].state == SEQUENCE_FREE);
-    s->sequences[index] = (sequence){
+    sequence *q = &s->sequences[index];
+    *q = (sequence){
         .request = *r, .arrival = ++s->arrivals, .known = r->prompt_tokens, .slot = NO_SLOT, .pages_ever = pages_ever};
+    q->arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us;
+    q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
     id_map_add(&s->ids, r->id, index);
     start_waiting(s, index);
     s->totals.accepted++;
@@ -114,7 +157,10 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
         s->totals.recomputed_tokens += q->lost - cached_tokens;
     }
     q->lost = 0;
-    if (q->preemptions == 0) s->totals.prompt_tokens += q->request.prompt_tokens;
+    if (q->preemptions == 0) {
+        s->totals.prompt_tokens += q->request.prompt_tokens;
+        s->totals.prompt_cached_tokens += cached_tokens;
+    }
     s->totals.cache_queried_tokens += q->known;
     s->totals.cache_hit_tokens += cached_tokens;
     uint32_t held;
@@ -127,6 +173,7 @@ void life_decode(scheduler *s, uint32_t index) {
     sequence *q = &s->sequences[index];
     check(q->state == SEQUENCE_PREFILLING && s->stairs[q->slot].open_count == 0);
     list_remove(s, &s->prefilling, index);
+    drop_rank(s, index);
     q->state = SEQUENCE_DECODING;
     list_add(s, &s->decoding, index);
 }
@@ -139,6 +186,7 @@ static void stop_running(scheduler *s, uint32_t index) {
     check(s->promised >= q->pages_ever - held);
     s->promised -= q->pages_ever - held;
     list_remove(s, list_of(s, q), index);
+    drop_rank(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
     give_slot_back(s, q);
 }
@@ -154,11 +202,20 @@ void life_send_back(scheduler *s, uint32_t index) {
     start_waiting(s, index);
 }
 
-void life_end(scheduler *s, uint32_t index) {
+/* An answer that its limit or its client cut off would have been longer. */
+static void learn_length(scheduler *s, const sequence *q, bool finished) {
+    const uint32_t said = q->known - q->request.prompt_tokens;
+    length_model_learn(&s->lengths, q->request.tenant.id, said, finished && said < q->request.output_tokens_max);
+}
+
+void life_end(scheduler *s, uint32_t index, bool finished) {
     sequence *q = &s->sequences[index];
+    learn_length(s, q, finished);
+    if (q->job != NO_JOB) jobs_leave(&s->jobs, q->job, s->now_us, finished);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
         stop_waiting(s, index);
+        drop_rank(s, index);
     } else {
         stop_running(s, index);
     }

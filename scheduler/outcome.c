@@ -3,7 +3,7 @@
 #include "scheduler/state.h"
 
 static void end_as(scheduler *s, uint32_t index, uint64_t *counter) {
-    life_end(s, index);
+    life_end(s, index, counter == &s->totals.finished);
     (*counter)++;
 }
 
@@ -12,6 +12,7 @@ static void draw(scheduler *s, uint32_t index, const slice_outcome *o) {
     check(s->stairs[q->slot].done == q->known);
     check(q->request.tokens[q->known] == o->token); /* appended before it is reported */
     q->known++;
+    q->token_us = s->now_us;
     s->totals.generated_tokens++;
     check(o->finished || q->known < q->request.prompt_tokens + q->request.output_tokens_max);
     if (o->finished) end_as(s, index, &s->totals.finished);
@@ -23,7 +24,7 @@ static void settle(scheduler *s, uint32_t index, const slice_outcome *o) {
     sequence  *q = &s->sequences[index];
     staircase *st = &s->stairs[q->slot];
     kv_content content = content_of(q);
-    if (st->open_count > 0) staircase_settle(st, s->config.op_count, &s->frames);
+    if (st->open_count > 0) staircase_settle(st, s->config.model.op_count, &s->frames);
     kvcache_publish(s->kv, q->slot, &content, st->done);
     q->in_flight = false;
     if (q->cancelled) end_as(s, index, &s->totals.cancelled);
@@ -35,7 +36,7 @@ static void climb_to(scheduler *s, const slice *x, slice_owner owner, uint32_t o
     staircase *st = &s->stairs[x->slot];
     uint32_t   reached = op < x->op_end ? op : x->op_end;
     if (st->open_count == 0) { /* a decode */
-        check(st->done == x->token_begin && reached == s->config.op_count);
+        check(st->done == x->token_begin && reached == s->config.model.op_count);
         st->done = x->token_end;
         return;
     }
@@ -44,11 +45,41 @@ static void climb_to(scheduler *s, const slice *x, slice_owner owner, uint32_t o
     if (reached > g->op) g->op = reached;
 }
 
+/* What a stopped pass, which is prefill alone, did before operator `op`. */
+static step_load load_until(const scheduler *s, uint32_t op) {
+    step_load done = {0};
+    for (uint32_t i = 0; i < s->pass.slice_count; i++) {
+        const slice   *x = &s->pass.slices[i];
+        const uint32_t end = op < x->op_end ? op : x->op_end;
+        if (end > x->op_begin)
+            step_load_add_prefill(&done, &s->config.model, x->token_begin, x->token_end, x->op_begin, end);
+    }
+    return done;
+}
+
+static void learn(scheduler *s, uint32_t op) {
+    const pass     *p = &s->pass;
+    const step_load done = op < s->config.model.op_count ? load_until(s, op) : p->load;
+    step_model_learn(&s->steps, &done, s->now_us - p->planned_us);
+    s->totals.passes_us += s->now_us - p->planned_us;
+}
+
+/* The device worked for all rows at once; each sequence is charged its rows. */
+static void charge(scheduler *s) {
+    const pass  *p = &s->pass;
+    const double us_per_row = (double)(s->now_us - p->planned_us) / (p->decode_rows + p->prefill_rows);
+    for (uint32_t i = 0; i < p->slice_count; i++)
+        s->sequences[p->owners[i].sequence].service_us +=
+            (uint64_t)(us_per_row * (p->slices[i].token_end - p->slices[i].token_begin));
+}
+
 static void report(scheduler *s, uint64_t now_us, uint32_t op, const slice_outcome *outcomes) {
     pass *p = &s->pass;
     check(p->in_flight && now_us >= s->now_us);
     s->now_us = now_us;
     p->in_flight = false;
+    learn(s, op);
+    charge(s);
     for (uint32_t i = 0; i < p->slice_count; i++) {
         slice_owner owner = p->owners[i];
         climb_to(s, &p->slices[i], owner, op);
@@ -59,10 +90,12 @@ static void report(scheduler *s, uint64_t now_us, uint32_t op, const slice_outco
 
 void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes) {
     check(outcomes);
-    report(s, now_us, s->config.op_count, outcomes);
+    s->totals.passes_done++;
+    report(s, now_us, s->config.model.op_count, outcomes);
 }
 
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op) {
-    check(s->pass.stoppable && op > 0 && op < s->config.op_count);
+    check(s->pass.stoppable && op > 0 && op < s->config.model.op_count);
+    s->totals.passes_stopped++;
     report(s, now_us, op, NULL);
 }

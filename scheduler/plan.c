@@ -42,7 +42,7 @@ static void send_somebody_back(scheduler *s) {
     check(count >= 2); /* one alone always fits: submit refused what does not */
     view_running(s, &s->decoding, s->views);
     view_running(s, &s->prefilling, s->views + decodes);
-    uint32_t victim = s->reclaim->victim(s->views, count, s->last_victim);
+    uint32_t victim = s->policies.reclaim->victim(s->views, count, s->last_victim);
     check(victim < count && s->views[victim].arrival != s->last_victim);
     life_send_back(s, victim < decodes ? s->decoding.sequences[victim] : s->prefilling.sequences[victim - decodes]);
 }
@@ -72,6 +72,12 @@ static slice *add_slice(scheduler *s, uint32_t index, uint32_t segment_index) {
     return x;
 }
 
+/* When its client wants the next token. */
+static uint64_t token_due_us(const sequence *q) {
+    const uint64_t tbt_us = q->request.slo.tbt_us;
+    return tbt_us == 0 || q->token_us > NO_DUE - tbt_us ? NO_DUE : q->token_us + tbt_us;
+}
+
 static void add_decodes(scheduler *s) {
     for (uint32_t i = 0; i < s->decoding.count; i++) {
         sequence *q = &s->sequences[s->decoding.sequences[i]];
@@ -79,9 +85,12 @@ static void add_decodes(scheduler *s) {
         check(kvcache_is_writable(s->kv, q->slot, q->known - 1, q->known));
         slice *x = add_slice(s, s->decoding.sequences[i], 0);
         x->token_begin = q->known - 1, x->token_end = q->known;
-        x->op_begin = 0, x->op_end = s->config.op_count;
+        x->op_begin = 0, x->op_end = s->config.model.op_count;
         x->frame_in = x->frame_out = (frame_place){NO_FRAME, 0};
         x->samples = true;
+        step_load_add_decode(&s->pass.load, &s->config.model, x->token_begin);
+        const uint64_t due_us = token_due_us(q);
+        if (due_us < s->pass.due_us) s->pass.due_us = due_us;
     }
     s->pass.decode_rows = s->decoding.count;
 }
@@ -122,7 +131,7 @@ static bool make_stoppable(scheduler *s) {
     }
     for (uint32_t i = 0; i < placed && !all; i++) { /* undo: an uncut slice keeps no place */
         segment *g = segment_of(s, i);
-        if (g->op > 0 || p->slices[i].op_end < s->config.op_count) continue;
+        if (g->op > 0 || p->slices[i].op_end < s->config.model.op_count) continue;
         frame_leave(&s->frames, g->place.frame);
         g->place = p->slices[i].frame_out = (frame_place){NO_FRAME, 0};
     }
@@ -137,8 +146,16 @@ static uint32_t rows_left(const scheduler *s) {
 
 /* Asks the slicing policy; false: the pass takes no more. */
 static bool next_cut(const scheduler *s, const prefill_piece *piece, prefill_cut *cut) {
-    pass_budget budget = {s->pass.decode_rows, s->pass.prefill_rows, rows_left(s)};
-    if (budget.rows_left == 0 || !s->slicing->next(&s->config, &budget, piece, cut)) return false;
+    const pass *p = &s->pass;
+    pass_budget budget = {.decode_rows = p->decode_rows,
+                          .prefill_rows = p->prefill_rows,
+                          .rows_left = rows_left(s),
+                          .left_us = p->due_us == NO_DUE     ? NO_DUE
+                                     : p->due_us > s->now_us ? p->due_us - s->now_us
+                                                             : 0,
+                          .load = &p->load,
+                          .steps = &s->steps};
+    if (budget.rows_left == 0 || !s->policies.slicing->next(&s->config, &budget, piece, cut)) return false;
     check(cut->tokens > 0 && cut->tokens <= piece->tokens && cut->tokens <= budget.rows_left);
     check(cut->op_end > piece->op_begin && cut->op_end <= piece->op_end);
     return true;
@@ -153,9 +170,10 @@ static void add_prefill_slice(scheduler *s, uint32_t index, uint32_t segment_ind
     x->op_begin = g->op, x->op_end = op_end;
     x->frame_in = g->op > 0 ? g->place : (frame_place){NO_FRAME, 0};
     x->frame_out = g->place;
-    x->samples = g->token_end == q->known && op_end == s->config.op_count;
+    x->samples = g->token_end == q->known && op_end == s->config.model.op_count;
     s->pass.prefill_rows += g->token_end - g->token_begin;
-    check(op_end == s->config.op_count || x->frame_out.frame != NO_FRAME);
+    step_load_add_prefill(&s->pass.load, &s->config.model, g->token_begin, g->token_end, g->op, op_end);
+    check(op_end == s->config.model.op_count || x->frame_out.frame != NO_FRAME);
 }
 
 /* How far a sequence's next tokens may go in this pass: as far as those before them get. */
@@ -169,7 +187,7 @@ static bool resume(scheduler *s, climb *c, uint32_t i) {
     segment     g = st->open[i];
     prefill_cut cut;
     if (g.op < c->op_end) {
-        if (!next_cut(s, &(prefill_piece){g.token_end - g.token_begin, g.op, c->op_end}, &cut)) return false;
+        if (!next_cut(s, &(prefill_piece){g.token_end - g.token_begin, g.token_begin, g.op, c->op_end}, &cut)) return false;
         bool splits = cut.tokens < g.token_end - g.token_begin;
         if (!splits || i == 0) { /* else: only the first is ever split */
             if (splits) staircase_split(st, 0, g.token_begin + cut.tokens, &s->frames);
@@ -194,11 +212,11 @@ static bool start(scheduler *s, const climb *c) {
     uint32_t        begin = staircase_end(st);
     prefill_cut     cut;
     if (begin == q->known || c->op_end == 0 || st->open_count >= SEGMENTS_MAX - 1) return true;
-    if (!next_cut(s, &(prefill_piece){q->known - begin, 0, c->op_end}, &cut)) return false;
+    if (!next_cut(s, &(prefill_piece){q->known - begin, begin, 0, c->op_end}, &cut)) return false;
     frame_place place = {NO_FRAME, 0};
-    if (cut.op_end < s->config.op_count && !place_rows(s, cut.tokens, &place)) {
-        if (c->op_end < s->config.op_count) return true;
-        cut.op_end = s->config.op_count;
+    if (cut.op_end < s->config.model.op_count && !place_rows(s, cut.tokens, &place)) {
+        if (c->op_end < s->config.model.op_count) return true;
+        cut.op_end = s->config.model.op_count;
     }
     uint32_t i = staircase_open(st, begin + cut.tokens);
     st->open[i].place = place;
@@ -209,7 +227,7 @@ static bool start(scheduler *s, const climb *c) {
 /* The pieces of one prompt in order of tokens. false: the pass takes no more. */
 static bool add_prefill(scheduler *s, uint32_t index) {
     staircase *st = &s->stairs[s->sequences[index].slot];
-    climb      c = {index, s->config.op_count};
+    climb      c = {index, s->config.model.op_count};
     for (uint32_t i = 0; i < st->open_count; i++)
         if (!resume(s, &c, i)) return false;
     return start(s, &c);
@@ -224,7 +242,7 @@ static bool admit(scheduler *s, uint32_t index) {
     prefill_cut cut;
     /* the newest token must be computed: its logits draw the next one */
     uint32_t cached = q->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
-    if (!next_cut(s, &(prefill_piece){q->known - cached, 0, s->config.op_count}, &cut)) return false;
+    if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
     uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
     if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
     admission_view v = {.needs_now = pages_for(s, tokens) - held,
@@ -232,7 +250,7 @@ static bool admit(scheduler *s, uint32_t index) {
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    if (v.needs_now > v.available || !s->admission->admits(&v)) return false;
+    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) return false;
     life_admit(s, index, cached);
     check(grow(s, q, tokens));
     return true;
@@ -240,10 +258,10 @@ static bool admit(scheduler *s, uint32_t index) {
 
 /* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
 static uint32_t newcomer(const scheduler *s, uint32_t next) {
-    const waiting_entry *first = waiting_first(&s->waiting);
+    const heap_entry *first = heap_first(&s->waiting);
     if (!first || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
-    if (next < s->prefilling.count && !runs_before(s, first->sequence, s->prefilling.sequences[next])) return NO_SEQUENCE;
-    return first->sequence;
+    if (next < s->prefilling.count && !runs_before(s, first->item, s->prefilling.sequences[next])) return NO_SEQUENCE;
+    return first->item;
 }
 
 /* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
@@ -267,10 +285,13 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     pass *p = &s->pass;
     check(!p->in_flight && now_us >= s->now_us);
     s->now_us = now_us;
-    p->slice_count = p->decode_rows = p->prefill_rows = 0;
+    p->slice_count = p->decode_rows = p->prefill_rows = p->cancelled = 0;
     p->crowded = false;
+    p->planned_us = now_us, p->due_us = NO_DUE;
+    p->load = (step_load){0};
     p->free_rows = (frame_place){NO_FRAME, 0};
 
+    life_rank_due(s);
     grow_decodes(s);
     add_decodes(s);
     add_prefills(s);

@@ -1,77 +1,32 @@
 /* scheduler/policy.h: five questions, each answered by a small table of functions.
  *
- * The axes stay independent because each is told little. plan.c alone composes them. A new policy is a new table in
- * order.c, admission.c, slicing.c, reclaim.c or kvcache/retention.c, and a row where scheduler.c looks names up. */
+ * The axes stay independent because each is told little. plan.c alone composes them. A new policy is a new table in a file
+ * of its axis, its row in config.c, and its word in server/settings.c.
+ *
+ *     order.h            who goes first?                     sees one request, what is predicted of it and the time
+ *     admission.h        may this one enter?                 sees pages in numbers; never reorders
+ *     slicing.h          how is a prompt cut?                sees a budget and one piece; never chooses the prompt
+ *     preemption.h       when does a running pass yield,     sees who wants in and what is left of the pass
+ *                        and whose memory is taken back?     sees the running; names one
+ *     kvcache/retention.h  what stays cached?                sees pages that nobody holds; never running work
+ *
+ * Two models serve them all: step_model.h predicts the time of a pass, length_model.h the length of an answer. */
 #pragma once
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "kvcache/retention.h"
+#include "scheduler/admission.h"
+#include "scheduler/order.h"
+#include "scheduler/preemption.h"
 #include "scheduler/scheduler.h"
-
-/* ---- order: who goes first? Sees one request and the time, never pages. Ties go to the earlier arrival. ---- */
-typedef struct {
-    const scheduler_request *request;
-    uint64_t                 arrival; /* its number, from 1 */
-    uint32_t                 known_tokens;
-} order_view;
+#include "scheduler/slicing.h"
 
 typedef struct {
-    const char *name;
-    uint64_t (*key)(const order_view *q, uint64_t now_us); /* lower goes first */
-} order_api;
+    const order_api      *order;
+    const admission_api  *admission;
+    const slicing_api    *slicing;
+    const preemption_api *preemption;
+    const reclaim_api    *reclaim;
+    const retention_api  *retention;
+} policy_set;
 
-/* ---- admission: may this one enter? Says yes or no to one candidate, never reorders. Pages, beyond those it found in
- * the cache and holds already: ---- */
-typedef struct {
-    uint32_t needs_now;  /* to compute what it knows and its next token */
-    uint32_t needs_ever; /* for its longest possible life */
-    uint32_t available;  /* free, or kept and unheld */
-    uint32_t running;    /* sequences */
-    uint64_t promised;   /* what the running may still need in their longest possible lives */
-} admission_view;
-
-typedef struct {
-    const char *name;
-    bool (*admits)(const admission_view *v);
-} admission_api;
-
-/* ---- slicing: how is a prompt cut? Gets the budget of the pass and one piece of a prompt, returns how much of it to
- * take. It does not choose the prompt. ---- */
-typedef struct {
-    uint32_t decode_rows, prefill_rows; /* in the pass so far */
-    uint32_t rows_left;                 /* > 0 */
-} pass_budget;
-
-typedef struct {
-    uint32_t tokens;           /* neighbours at the same operator */
-    uint32_t op_begin, op_end; /* where they are, and how far the tokens before them allow them to go */
-} prefill_piece;
-
-typedef struct {
-    uint32_t tokens; /* from the first; <= rows_left */
-    uint32_t op_end;
-} prefill_cut;
-
-typedef struct {
-    const char *name;
-    /* false: the pass takes no more. Must say yes to a pass without prefill rows. */
-    bool (*next)(const scheduler_config *c, const pass_budget *b, const prefill_piece *p, prefill_cut *out);
-} slicing_api;
-
-/* ---- reclaim: whose memory is taken back when a running sequence cannot grow? Names one of several. ---- */
-typedef struct {
-    uint64_t arrival;
-    uint32_t known_tokens, done_tokens, pages;
-} running_view;
-
-typedef struct {
-    const char *name;
-    /* Index into running[count], count >= 2. last_victim: an arrival number, 0: none yet. */
-    uint32_t (*victim)(const running_view *running, uint32_t count, uint64_t last_victim);
-} reclaim_api;
-
-extern const order_api     order_fcfs;
-extern const admission_api admission_greedy, admission_conservative;
-extern const slicing_api   slicing_chunked, slicing_whole, slicing_layered;
-extern const reclaim_api   reclaim_recompute;
+policy_set policies_of(const scheduler_config *c);                        /* of a checked one */
+int        scheduler_config_check(const scheduler_config *c, error *err); /* OK, or a sentence */

@@ -1,4 +1,4 @@
-#include "scheduler/policy.h"
+#include "scheduler/preemption.h"
 
 /* Recompute: the victim's pages go (what it published stays findable while it lasts), its tokens come back first in the
  * queue. The latest arrival has the least to lose; never the same one twice in a row, so that nobody is starved by two
@@ -14,4 +14,4 @@ static uint32_t recompute_victim(const running_view *running, uint32_t count, ui
     return latest;
 }
 
-const reclaim_api reclaim_recompute = {"recompute", recompute_victim};
+const reclaim_api reclaim_recompute = {recompute_victim};

@@ -13,58 +13,46 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "scheduler/config.h"
 
 typedef struct scheduler scheduler;
 
-/* The five axes. A value that is not in this list is refused by scheduler_new with a sentence. */
-typedef enum { ORDER_FCFS, ORDER_COUNT } order_policy;
-typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_COUNT } admission_policy;
-typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_COUNT } slicing_policy;
-typedef enum { RECLAIM_RECOMPUTE, RECLAIM_COUNT } reclaim_policy;
-typedef enum { RETENTION_LRU, RETENTION_COUNT } retention_policy;
-
+/* Whose request it is. Requests without a tenant share number 0, so that nobody mints shares. */
 typedef struct {
-    /* bounds */
-    uint32_t running_max;        /* sequences that hold pages at once */
-    uint32_t waiting_max;        /* accepted and not yet running */
-    uint32_t waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
-    uint32_t context_max;        /* prompt + output of one sequence */
-    uint32_t batch_tokens_max;   /* rows of one pass; > running_max, so that decodes never take them all */
-    uint32_t chunk_tokens;       /* SLICING_CHUNKED: prefill rows of one pass while decodes run */
-    uint32_t page_count, page_tokens;
-    /* Suspended passes, and the rows of one; 0, 0: nothing is ever suspended. A pass with a slice wider than frame_tokens
-     * cannot be stopped, so batch_tokens_max is its natural size. */
-    uint32_t        frame_count, frame_tokens;
-    uint32_t        op_count; /* operators of the program; slices cover [0, op_count) in the end */
-    const uint32_t *op_cuts;  /* SLICING_LAYERED: rising operators in (0, op_count) where a planned slice may end; copied */
-    uint32_t        op_cut_count;
-    /* policies */
-    order_policy     order;
-    admission_policy admission;
-    slicing_policy   slicing;
-    reclaim_policy   reclaim;
-    retention_policy retention;
-    bool             prefix_cache;
-    uint64_t         seed; /* of every hash and draw */
-} scheduler_config;
+    uint64_t id;
+    double   weight; /* of its share where tenants compete; 0: 1 */
+} request_tenant;
 
-/* What a request wants of time, in microseconds from its submission; 0: nothing. */
+/* The longer piece of work that a request is one turn of, and what follows the turn. */
 typedef struct {
-    uint64_t ttft_us, tbt_us, deadline_us; /* to the first token; between tokens; to the last */
-    double   value;                        /* what keeping it is worth; 0: as much as any */
+    uint64_t id;              /* 0: none */
+    uint64_t tool;            /* what runs between this turn and the next, as a hash of its name; 0: unknown */
+    uint64_t expected_gap_us; /* until the next turn comes; 0: unknown */
+    uint64_t ttl_us;          /* how long to keep what this turn leaves in the cache; 0: the policy's choice */
+    bool     last_step;       /* no turn follows */
+} request_job;
+
+/* What it wants of time. 0: nothing. */
+typedef struct {
+    uint64_t ttft_us;     /* first token, after arrival */
+    uint64_t tbt_us;      /* each token, after the one before */
+    uint64_t deadline_us; /* whole answer, after arrival */
+    double   value;       /* of an answer in time, beside others; 0: 1 */
 } request_slo;
 
 typedef struct {
     uint64_t        id;     /* unique among the live ones; chosen by the caller, any value */
     const uint32_t *tokens; /* room for prompt_tokens + output_tokens_max; the caller appends each sampled token at its place
                                BEFORE reporting it, and keeps the array until the request has ended */
-    uint32_t    prompt_tokens, output_tokens_max;
-    int32_t     priority; /* lower goes first (policies that look at it) */
-    uint64_t    tenant;
-    uint64_t    cache_salt; /* prefixes are shared only among equal salts */
-    uint64_t    session;    /* of one conversation; 0: unknown */
-    request_slo slo;
-    bool        computes_all; /* the cache is not asked for its prefix: every row of the prompt is wanted */
+    uint32_t prompt_tokens, output_tokens_max;
+    uint64_t cache_salt;   /* prefixes are shared only among equal salts */
+    bool     computes_all; /* the cache is not asked for its prefix: every row of the prompt is wanted */
+    /* what policies look at; 0: not said */
+    uint64_t       arrived_us; /* when it was submitted: waiting and SLOs count from it; 0, or later than now: now */
+    int32_t        priority;   /* lower goes first */
+    request_tenant tenant;
+    request_job    job;
+    request_slo    slo;
 } scheduler_request;
 
 /* ---- events ---- */
@@ -111,11 +99,19 @@ typedef struct {
     uint32_t token;
     bool     finished; /* the engine's verdict: end of sequence, length, stop, or failed */
 } slice_outcome;
-/* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples. */
+/* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples.
+ * The time from plan to report is taken as what the pass cost. */
 void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes);
 /* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out; a slice that had
  * not joined yet (op_begin > op) is where it was, in its frame_in. At least one operator was done. */
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
+
+/* While a stoppable plan is in flight, after an event or at the time named below: should it be stopped before its next
+ * operator? Changes nothing. */
+bool scheduler_should_stop(const scheduler *s, uint64_t now_us);
+/* When time alone may change an answer: scheduler_should_stop's while a plan is in flight, else scheduler_plan's.
+ * UINT64_MAX: only an event can. */
+uint64_t scheduler_wake_us(const scheduler *s);
 
 /* ---- views ---- */
 /* Page ids that hold positions [0, page_tokens * *count) of the running sequence in `slot`. Valid until the next event. */
@@ -132,14 +128,26 @@ typedef struct {
 } scheduler_progress;
 bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress *out); /* false: not live */
 
+/* What is remembered of a job, between its requests too. */
+typedef struct {
+    uint64_t arrived_us; /* its first request */
+    uint32_t live;       /* its requests that wait or run */
+    uint32_t turns;      /* answers finished */
+} scheduler_job_view;
+bool scheduler_read_job(const scheduler *s, uint64_t job, scheduler_job_view *out); /* false: not remembered */
+
 typedef struct {
     uint32_t running, waiting;
     uint64_t waiting_tokens;
     uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
     uint32_t frames_used;
     uint64_t accepted, refused, finished, cancelled, preempted;
-    uint64_t prompt_tokens, generated_tokens, recomputed_tokens;
+    uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
+    uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
+    uint64_t passes_done, passes_stopped, passes_us; /* us: from plan to report, both kinds */
+    double   step_error_share;                       /* of the step-time model: moving mean of its relative error */
+    uint32_t jobs;                                   /* remembered, live ones included */
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);
 

@@ -1,4 +1,4 @@
-#include "scheduler/policy.h"
+#include "scheduler/slicing.h"
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -6,7 +6,8 @@ static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
  * little of every pass rather than a lot of one; as many as fit when nobody does. */
 static bool chunked_next(const scheduler_config *c, const pass_budget *b, const prefill_piece *p, prefill_cut *out) {
     uint32_t left = b->rows_left;
-    if (b->decode_rows > 0) left = least(left, c->chunk_tokens > b->prefill_rows ? c->chunk_tokens - b->prefill_rows : 0);
+    if (b->decode_rows > 0)
+        left = least(left, c->slicing.chunk_tokens > b->prefill_rows ? c->slicing.chunk_tokens - b->prefill_rows : 0);
     *out = (prefill_cut){least(left, p->tokens), p->op_end};
     return out->tokens > 0;
 }
@@ -19,9 +20,9 @@ static bool whole_next(const scheduler_config *c, const pass_budget *b, const pr
 }
 
 static uint32_t next_cut(const scheduler_config *c, uint32_t op) {
-    for (uint32_t i = 0; i < c->op_cut_count; i++)
-        if (c->op_cuts[i] > op) return c->op_cuts[i];
-    return c->op_count;
+    for (uint32_t i = 0; i < c->model.op_cut_count; i++)
+        if (c->model.op_cuts[i] > op) return c->model.op_cuts[i];
+    return c->model.op_count;
 }
 
 /* Cuts between operators while anybody decodes: as many tokens as a frame holds walk to the next of a fixed list of
@@ -32,6 +33,6 @@ static bool layered_next(const scheduler_config *c, const pass_budget *b, const 
     return true;
 }
 
-const slicing_api slicing_chunked = {"chunked", chunked_next};
-const slicing_api slicing_whole = {"whole", whole_next};
-const slicing_api slicing_layered = {"layered", layered_next};
+const slicing_api slicing_chunked = {chunked_next};
+const slicing_api slicing_whole = {whole_next};
+const slicing_api slicing_layered = {layered_next};

@@ -8,15 +8,19 @@
  *     end (finished or cancelled) from any state                                                  ▼
  *
  * Invariants (check.c): every record is in exactly one of the four; the two running lists hold each running sequence once,
- * in order of going first (prefilling) and of arrival (decoding); slots are taken by running sequences and by at most one
- * waiting one, the *candidate*: the first in the queue, which keeps the cached pages it found while it waits for memory,
- * so that they are looked up once and not evicted meanwhile. Running work that must grow takes them first, from the last. */
+ * in order of going first (prefilling) and of arrival (decoding); `due` holds those whose rank changes at a time; slots are
+ * taken by running sequences and by at most one waiting one, the *candidate*: the first in the queue, which keeps the cached
+ * pages it found while it waits for memory, so that they are looked up once and not evicted meanwhile. Running work that
+ * must grow takes them first, from the last. */
 #pragma once
 #include "kvcache/kvcache.h"
+#include "scheduler/heap.h"
 #include "scheduler/id_map.h"
+#include "scheduler/jobs.h"
+#include "scheduler/length_model.h"
 #include "scheduler/policy.h"
 #include "scheduler/staircase.h"
-#include "scheduler/waiting.h"
+#include "scheduler/step_model.h"
 
 #define NO_SLOT UINT32_MAX
 
@@ -24,12 +28,16 @@ typedef enum { SEQUENCE_FREE, SEQUENCE_WAITING, SEQUENCE_PREFILLING, SEQUENCE_DE
 
 typedef struct {
     scheduler_request request;
-    uint64_t          arrival, key; /* its number, from 1; of the order policy */
-    uint32_t          known;        /* tokens: prompt and generated */
-    uint32_t          slot;         /* also its list in the kvcache and its staircase; NO_SLOT */
-    uint32_t          pages_ever;   /* for its longest possible life */
-    uint32_t          cached;       /* tokens found when last admitted */
-    uint32_t          lost;         /* tokens that were done when memory was last taken back; 0 once admitted again */
+    uint64_t          arrival, arrived_us; /* its number, from 1; when */
+    order_rank        rank;
+    uint32_t          job;        /* in jobs; NO_JOB */
+    uint64_t          token_us;   /* when its newest token was drawn; 0: none yet */
+    uint64_t          service_us; /* device time it has had: its part of each pass, by rows */
+    uint32_t          known;      /* tokens: prompt and generated */
+    uint32_t          slot;       /* also its list in the kvcache and its staircase; NO_SLOT */
+    uint32_t          pages_ever; /* for its longest possible life */
+    uint32_t          cached;     /* tokens found when last admitted */
+    uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
     uint8_t           state; /* sequence_state */
     bool              returning, in_flight, cancelled;
@@ -50,30 +58,32 @@ typedef struct {
 typedef struct {
     bool         in_flight, stoppable;
     bool         crowded; /* a staircase has no segment to spare: must run to its end */
+    uint64_t     planned_us;
+    uint64_t     due_us;    /* by when the tightest of its decodes wants its token; NO_DUE */
+    uint32_t     cancelled; /* sequences in it that are gone */
     uint32_t     slice_count, decode_rows, prefill_rows;
+    step_load    load;      /* as planned */
     frame_place  free_rows; /* where this pass places the next rows to be suspended */
     slice       *slices;    /* [slices_max] */
     slice_owner *owners;    /* [slices_max] */
 } pass;
 
 struct scheduler {
-    scheduler_config     config;
-    const order_api     *order;
-    const admission_api *admission;
-    const slicing_api   *slicing;
-    const reclaim_api   *reclaim;
+    scheduler_config config;
+    policy_set       policies;
 
     uint64_t now_us, arrivals;
     uint64_t promised; /* pages that the running may still need in their longest possible lives */
     uint64_t last_victim;
 
-    sequence     *sequences;      /* [waiting_max + running_max] */
-    uint32_t     *free_sequences; /* stack */
-    uint32_t      sequence_count, free_sequence_count;
-    id_map        ids;
-    waiting_queue waiting;
-    uint64_t      waiting_tokens;
-    uint32_t      candidate; /* NO_SEQUENCE */
+    sequence *sequences;      /* [waiting_max + running_max] */
+    uint32_t *free_sequences; /* stack */
+    uint32_t  sequence_count, free_sequence_count;
+    id_map    ids;
+    item_heap waiting; /* by rank */
+    item_heap due;     /* by when their rank changes, those that wait or prefill */
+    uint64_t  waiting_tokens;
+    uint32_t  candidate; /* NO_SEQUENCE */
 
     running_list  prefilling, decoding;
     uint32_t     *free_slots; /* stack of [running_max] */
@@ -82,6 +92,9 @@ struct scheduler {
     running_view *views;  /* [running_max], of reclaim */
     frame_pool    frames;
     kvcache      *kv;
+    job_table     jobs;
+    step_model    steps;
+    length_model  lengths;
 
     pass            pass;
     scheduler_stats totals; /* the counters only */
@@ -94,9 +107,10 @@ static inline uint32_t pages_for(const scheduler *s, uint32_t tokens) {
 }
 static inline kv_content content_of(const sequence *q) { return (kv_content){q->request.tokens, q->request.cache_salt}; }
 static inline bool is_running(const sequence *q) { return q->state == SEQUENCE_PREFILLING || q->state == SEQUENCE_DECODING; }
-static inline waiting_entry entry_of(const scheduler *s, uint32_t index) {
+/* Who lost their memory come back first. */
+static inline heap_entry entry_of(const scheduler *s, uint32_t index) {
     const sequence *q = &s->sequences[index];
-    return (waiting_entry){q->returning ? 0 : 1, index, q->key, q->arrival};
+    return (heap_entry){q->returning ? 0 : q->rank.class + 1, index, q->rank.key, q->arrival};
 }
 
 /* ---- life.c: how a sequence moves between its states ---- */
@@ -104,7 +118,8 @@ void life_begin(scheduler *s, const scheduler_request *r);             /* free -
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens); /* the candidate -> prefilling */
 void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
 void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */
-void life_end(scheduler *s, uint32_t index);                           /* any -> free */
+void life_end(scheduler *s, uint32_t index, bool finished);            /* any -> free */
+void life_rank_due(scheduler *s);                                      /* asks the order anew about those that are due */
 
 void     candidate_set(scheduler *s, uint32_t index); /* gives it a slot; the one before loses its own */
 void     candidate_clear(scheduler *s);

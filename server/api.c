@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "server/openapi.h"
 #include "server/service.h"
 
 enum { PAGE_MAX_BYTES = 4 << 20 };
@@ -65,15 +66,31 @@ static void get_live(service *sv, http_conn *c) { answer_health(sv, c, offsetof(
 static void get_health(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, healthy)); }
 static void get_ready(service *sv, http_conn *c) { answer_health(sv, c, offsetof(health_row, ready)); }
 
-static void get_metrics(service *sv, http_conn *c) {
-    engine_snapshot s = {0};
-    if (sv->engine) engine_read_snapshot(sv->engine, &s);
+static void fill_facts(service *sv, const engine_snapshot *s, health_state state, metrics_facts *out) {
     listener_facts facts = listener_read_facts(sv->listener);
-    buf            text;
+    *out = (metrics_facts){.start_time_s = sv->start_time_s,
+                           .stands_s = state == HEALTH_LOADING ? 0 : (double)(clock_us() - sv->progress.since_us) * 1e-6,
+                           .context_max = sv->context_max,
+                           .connections = facts.connections,
+                           .connections_accepted = facts.accepted,
+                           .connections_refused = facts.turned_away,
+                           .malformed = sv->http.refused};
+    if (state != HEALTH_LOADING) {
+        out->running_max = engine_scheduler_config(sv->engine)->running_max;
+        out->waiting_max = engine_scheduler_config(sv->engine)->waiting_max;
+        const backlog b = engine_backlog(sv->engine, s);
+        out->wait_s = pace_wait_s(&s->pace, &b, 0);
+    }
+    metrics_facts_derive(out, s, state);
+}
+
+static void get_metrics(service *sv, http_conn *c) {
+    engine_snapshot s;
+    metrics_facts   facts;
+    buf             text;
+    fill_facts(sv, &s, service_health(sv, &s), &facts);
     buf_init(&text, PAGE_MAX_BYTES);
-    metrics_write(&(metrics_view){&sv->metrics, &s, sv->model_name, facts.connections, facts.accepted, facts.turned_away,
-                                  sv->http.refused, sv->start_time_s},
-                  &text);
+    metrics_page_write(sv->metrics_page, &(metrics_view){&sv->metrics, &s, &facts}, &text);
     answer(sv, c, &(http_reply){200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.size});
     buf_free(&text);
 }
@@ -146,6 +163,11 @@ static void get_version(service *sv, http_conn *c) {
     buf_free(&json);
 }
 
+static void get_openapi(service *sv, http_conn *c) {
+    if (sv->openapi.size == 0) openapi_write(&sv->openapi);
+    answer_json(sv, c, 200, &sv->openapi);
+}
+
 static void get_page(service *sv, http_conn *c) {
     answer(
         sv, c,
@@ -176,6 +198,7 @@ static const struct {
     {"/ready", get_ready, NULL},
     {"/metrics", get_metrics, NULL},
     {"/version", get_version, NULL},
+    {"/openapi.json", get_openapi, NULL},
     {"/", get_page, NULL},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
@@ -235,7 +258,7 @@ static void refuse_key(service *sv, http_conn *c, bool given) {
               given ? "This API key is not known here."
                     : "An API key is needed: send it as 'Authorization: Bearer YOUR_KEY'.");
     sv->metrics.count.refused_key++;
-    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\nx-should-retry: false\r\n");
+    answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\n");
 }
 
 void api_request(void *sv_, http_conn *c) {

@@ -9,6 +9,7 @@
 #include "server/docs.h"
 #include "server/keys.h"
 #include "server/settings.h"
+#include "server/systemd.h"
 
 typedef struct {
     const char *config, *print_docs;
@@ -42,8 +43,14 @@ enum { SLOW_ENOUGH_BYTES = 64 << 20 }; /* less is loaded before anyone has read 
 
 typedef struct {
     bool     terminal, in_line;
-    unsigned shown_percent;
+    unsigned percent, shown_percent;
 } progress_display;
+
+/* A service manager waits for as long as there is progress, and no longer. */
+enum { LOADING_PATIENCE_S = 60 };
+static void tell_manager(const char *what, unsigned percent) {
+    systemd_notify("EXTEND_TIMEOUT_USEC=%d000000\nSTATUS=%s: %u %%", LOADING_PATIENCE_S, what, percent);
+}
 
 static void show_progress(void *context, const char *what, uint64_t done_bytes, uint64_t total_bytes) {
     progress_display *p = context;
@@ -51,6 +58,7 @@ static void show_progress(void *context, const char *what, uint64_t done_bytes, 
     unsigned percent = (unsigned)((double)done_bytes / (double)total_bytes * 100.5);
     unsigned step = p->terminal ? 1 : 25;
     if (percent > 100) percent = 100;
+    if (percent != p->percent) tell_manager(what, percent), p->percent = percent;
     if (percent / step == p->shown_percent / step) return;
     p->shown_percent = percent;
     if (p->terminal) {
@@ -86,11 +94,51 @@ static void say_ready(void *context, const char *url, const char *model_name) {
     buf_free(&name), buf_free(&quoted);
 }
 
-static int serve(settings *s, error *err) {
+/* ---- reload ---- */
+typedef struct {
+    options  *options; /* in force */
+    settings *settings;
+    int       argc;
+    char    **argv;
+} setting_source;
+
+static options *make_options(serve_flags *flags, settings *s) {
+    options *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, flags);
+    options_add(o, settings_rows, settings_row_count, s);
+    return o;
+}
+
+static void say_change(void *said, const option_row *row, const char *from, const char *to, bool applied) {
+    buf_printf(said, "%s: %s -> %s%s\n", row->name, from ? from : "none", to ? to : "none",
+               applied ? "" : " needs a restart");
+}
+
+/* server_config.reload: the command line and the file once more, into settings of their own; then what changed goes over. */
+static int reload(void *context, server_accept accept, void *accept_context, buf *said, error *err) {
+    setting_source *source = context;
+    settings        fresh = {0};
+    serve_flags     flags = {0};
+    options        *o = make_options(&flags, &fresh);
+    int             code = read_settings(o, &flags, source->argc, source->argv, err);
+    if (code == OK) code = settings_finish(&fresh, err);
+    if (code == OK) code = accept(accept_context, &fresh.server, err);
+    if (code == OK) {
+        options_reload(source->options, o, say_change, said);
+        settings_apply_log(source->settings);
+    }
+    options_free(o);
+    return code;
+}
+
+static void describe(void *context, buf *out) { options_dump(((setting_source *)context)->options, out); }
+
+static int serve(setting_source *source, error *err) {
+    settings        *s = source->settings;
     progress_display progress = {.terminal = isatty(STDERR_FILENO)};
     s->engine.device_settings.progress = show_progress;
     s->engine.device_settings.progress_context = &progress;
     s->server.ready = say_ready, s->server.ready_context = s;
+    s->server.reload = reload, s->server.describe = describe, s->server.reload_context = source;
     int code = server_run(&s->server, &s->engine, err);
     if (progress.in_line) fputc('\n', stderr);
     return code;
@@ -112,13 +160,13 @@ static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf_free(&text);
     return 0;
 }
-static void write_configuration(const options *o, buf *out) {
-    (void)o;
-    docs_configuration(out);
-}
-static void write_api(const options *o, buf *out) {
-    (void)o;
-    docs_api(out);
+static int print_page(const char *page) {
+    buf text;
+    buf_init(&text, 1 << 20);
+    docs_print(page, &text);
+    fputs(text.data, stdout);
+    buf_free(&text);
+    return 0;
 }
 
 /* --check: the settings as such, and whether the model they name can be read and fits into memory. */
@@ -140,13 +188,14 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     int   code = read_settings(o, flags, argc, argv, &err);
     if (code != OK) return command_failed("serve", &err);
     if (flags->help) return print_text(write_help, o);
-    if (flags->print_docs) return print_text(strcmp(flags->print_docs, "api") == 0 ? write_api : write_configuration, o);
+    if (flags->print_docs) return print_page(flags->print_docs);
     if (flags->dump_config) return print_text(options_dump, o);
     if (flags->check) return check_settings(s, &err) == OK ? 0 : command_failed("serve", &err);
     settings_apply_log(s);
     code = settings_finish(s, &err);
+    if (code == OK && s->log_file) code = log_open(s->log_file, &err);
     if (code == OK) code = settings_check_serving(s, &err);
-    if (code == OK) code = serve(s, &err);
+    if (code == OK) code = serve(&(setting_source){o, s, argc, argv}, &err);
     return code == OK ? 0 : command_failed("serve", &err);
 }
 
@@ -154,9 +203,8 @@ int cmd_serve(int argc, char **argv) {
     keys_init();
     settings    s = {0};
     serve_flags flags = {0};
-    options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);
-    options_add(o, settings_rows, settings_row_count, &s);
-    int status = run(o, &s, &flags, argc, argv);
+    options    *o = make_options(&flags, &s);
+    int         status = run(o, &s, &flags, argc, argv);
     options_free(o);
     return status;
 }

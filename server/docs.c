@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "server/keys.h"
-#include "server/params.h"
+#include "server/openapi.h"
 #include "server/settings.h"
 
 static void write_key_file(buf *out) {
@@ -57,103 +57,7 @@ void docs_configuration(buf *out) {
     write_exit_statuses(out);
 }
 
-static const struct {
-    const char *method, *path, *what;
-} endpoints[] = {
-    {"POST", "/v1/chat/completions", "answers a conversation; server-sent events with `stream`"},
-    {"POST", "/v1/completions", "goes on from a text or from token ids"},
-    {"POST", "/tokenize", "a text (`prompt`) or a conversation (`messages`) as token ids"},
-    {"POST", "/detokenize", "token ids (`tokens`) as text"},
-    {"GET", "/v1/models", "the model that is served; `/v1/models/NAME` for it alone"},
-    {"GET", "/live", "200 unless the engine has work and makes no progress, or has failed: then 503, restart it"},
-    {"GET", "/health", "the same, and 503 while loading or draining: send it no requests; so does `/ready`"},
-    {"GET", "/metrics", "counters, gauges and histograms for Prometheus, under our names and under vLLM's"},
-    {"GET", "/version", "the version"},
-    {"GET", "/", "a page to talk to the model with"},
-};
-
-static void write_range(const param_row *row, buf *out) {
-    switch (row->kind) {
-    case PARAM_BOOL: buf_str(out, "true or false"); break;
-    case PARAM_INT:
-    case PARAM_NUMBER:
-        buf_printf(out, "%.10g", row->min);
-        if (row->max >= 1 << 30) buf_str(out, " or more");
-        else buf_printf(out, " to %.10g", row->max);
-        break;
-    case PARAM_STRING: buf_printf(out, "text, up to %.0f bytes", row->max); break;
-    case PARAM_OTHER: buf_str(out, "see right"); break;
-    case PARAM_IGNORED:
-    case PARAM_REFUSED: break;
-    }
-}
-
-static void write_endpoints(unsigned mask, buf *out) {
-    static const char *const names[] = {"chat", "completions", "tokenize", "detokenize"};
-    const char              *comma = "";
-    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
-        if (mask >> i & 1) buf_printf(out, "%s%s", comma, names[i]), comma = ", ";
-}
-
-/* "|" would end a cell. */
-static void write_cell(const char *text, buf *out) {
-    for (; *text; text++) {
-        if (*text == '|') buf_char(out, '\\');
-        buf_char(out, *text);
-    }
-}
-
-static void write_parameters(buf *out) {
-    buf_str(out, "\n## Parameters\n\n| name | of | value | default | what it does |\n|---|---|---|---|---|\n");
-    for (uint32_t i = 0; i < param_row_count; i++) {
-        const param_row *row = &param_rows[i];
-        if (row->kind == PARAM_IGNORED || row->kind == PARAM_REFUSED) continue;
-        buf_printf(out, "| `%s` | ", row->name);
-        write_endpoints(row->endpoints, out);
-        buf_str(out, " | ");
-        write_range(row, out);
-        buf_str(out, " | ");
-        if (row->kind == PARAM_BOOL) buf_str(out, row->fallback != 0 ? "true" : "false");
-        else if ((row->kind == PARAM_INT || row->kind == PARAM_NUMBER) && row->fallback >= row->min)
-            buf_printf(out, "%.10g", row->fallback);
-        buf_str(out, " | ");
-        if (row->required) buf_str(out, "**required**: ");
-        write_cell(row->help, out);
-        buf_str(out, " |\n");
-    }
-}
-
-static void write_names(const char *title, param_kind kind, bool with_help, buf *out) {
-    buf_printf(out, "\n## %s\n\n", title);
-    for (uint32_t i = 0; i < param_row_count; i++) {
-        const param_row *row = &param_rows[i];
-        if (row->kind != kind) continue;
-        buf_printf(out, "- `%s` (", row->name);
-        write_endpoints(row->endpoints, out);
-        buf_printf(out, ")%s%s\n", with_help ? ": " : "", with_help ? row->help : "");
-    }
-}
-
-void docs_api(buf *out) {
-    buf_str(out, "# HTTP API\n\n"
-                 "Printed by `make docs` from the table in `server/params.c`; edit that, not this.\n\n"
-                 "OpenAI's shapes: point any client at `http://HOST:PORT/v1`. Bodies are JSON; `model` may be left out.\n\n"
-                 "| | path | what it does |\n|---|---|---|\n");
-    for (size_t i = 0; i < sizeof endpoints / sizeof *endpoints; i++)
-        buf_printf(out, "| %s | `%s` | %s |\n", endpoints[i].method, endpoints[i].path, endpoints[i].what);
-    buf_str(
-        out,
-        "\nA mistake is answered with OpenAI's nested object, `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`: "
-        "400 for a\n"
-        "bad parameter (`param` names it; `context_length_exceeded` where the prompt is too long), 404 for another model,\n"
-        "413 for a body that is too large, 429 over the limits of a key, 503 with `Retry-After` when the queue is full. A\n"
-        "request that is answered 200 has its place in the queue. Unknown parameters are accepted and ignored.\n\n"
-        "A stream is `data: {...}` events and ends with `data: [DONE]`; one that fails midway carries an error object\n"
-        "instead and closes. A client that closes its connection, or only its sending side, frees its request within one\n"
-        "step.\n\n"
-        "Of several choices, the one with index `i` draws with `seed + i`. A model without a tokenizer (`random:`) takes\n"
-        "token ids, and a token's text in its answer is its id: ` 123`.\n");
-    write_parameters(out);
-    write_names("Accepted without effect", PARAM_IGNORED, false, out);
-    write_names("Refused with 400", PARAM_REFUSED, true, out);
+void docs_print(const char *page, buf *out) {
+    static void (*const write[])(buf *) = {docs_configuration, docs_api, docs_metrics, openapi_write};
+    write[option_choice_index(DOCS_PAGES, page)](out);
 }

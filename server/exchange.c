@@ -101,6 +101,7 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     read_headers(x, c);
     c->exchange = x;
     sv->metrics.count.exchanges++;
+    sv->idle_ticks = 0;
     x->work.data = x;
     x->tenant = who;
     if (who && tenant_enter(who, x->arrived_us, &x->fault) < 0) return go_on(x);
@@ -188,7 +189,8 @@ void api_gone(void *sv_, http_conn *c) {
     if (!x) return;
     x->conn = NULL;
     sv->metrics.count.clients_gone++;
-    if (!x->working) x->kind->lost(x);
+    if (x->working) uv_cancel((uv_req_t *)&x->work); /* where no worker has begun it */
+    else x->kind->lost(x);
 }
 
 void api_drained(void *sv_, http_conn *c) {

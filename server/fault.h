@@ -39,6 +39,14 @@ typedef enum {
 } fault_kind;
 
 typedef struct {
+    int         status;
+    const char *type, *code; /* code NULL: null */
+    bool        retry;       /* another try may help */
+    const char *what;        /* when it is answered; for the docs */
+} fault_row;
+extern const fault_row fault_rows[FAULT_COUNT];
+
+typedef struct {
     fault_kind kind;
     char       param[64]; /* "" is null */
     char       message[512];

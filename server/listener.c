@@ -16,6 +16,7 @@ enum {
     BACKLOG = 1024,
     TICK_MS = 200,
     KEEPALIVE_S = 60,
+    IDLE_GRACE_US = 200000,  /* after a stop, for requests that were on their way into idle connections */
     SOCKETS_MAX = 16,
     ADMIN_MAX = 16,          /* connections of the operator */
     TURNED_AWAY_MAX = 64,    /* connections that are being told that there are too many; more are closed without a word */
@@ -64,7 +65,7 @@ struct listener {
     uint32_t       open[COUNTED_KINDS], descriptors_max; /* descriptors_max: that are left for clients */
     peers         *peers;
     listener_facts facts;
-    bool           stopped;
+    uint64_t       stopped_us; /* 0: it goes on */
     char           read_buffer[READ_BYTES];
 };
 
@@ -202,6 +203,13 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
     listener_flush(l);
 }
 
+/* Closing with a request unread would reset the connection under its client, so idle ones are read for a moment longer. */
+static bool is_left_over(const connection *c) {
+    const listener *l = c->owner;
+    return l->stopped_us && l->server->now_us - l->stopped_us >= IDLE_GRACE_US && c->http.role == ROLE_PUBLIC &&
+           c->http.state == CONN_IDLE && c->http.out.size + c->http.in_flight == 0;
+}
+
 static void on_tick(uv_timer_t *timer) {
     listener *l = timer->data;
     set_clock(l);
@@ -209,6 +217,7 @@ static void on_tick(uv_timer_t *timer) {
         next = c->next;
         http_expire(&c->http);
         flush(c);
+        if (!c->closing && is_left_over(c)) close_connection(c);
     }
     listener_flush(l);
 }
@@ -377,15 +386,10 @@ static void close_sockets(listener *l, conn_role role) {
 }
 
 void listener_stop(listener *l) {
-    if (l->stopped) return;
-    l->stopped = true;
+    if (l->stopped_us) return;
+    l->stopped_us = clock_us();
     l->server->draining = true;
     close_sockets(l, ROLE_PUBLIC);
-    for (connection *c = l->connections, *next; c; c = next) {
-        next = c->next;
-        if (c->http.role == ROLE_PUBLIC && c->http.state == CONN_IDLE && c->http.out.size + c->http.in_flight == 0)
-            close_connection(c);
-    }
 }
 
 void listener_close(listener *l) {

@@ -23,7 +23,7 @@ listener *listener_new(uv_loop_t *loop, http_server *server); /* `server` outliv
 int listener_bind(listener *l, conn_role role, const char *host, uint32_t port, error *err); /* or unix:PATH as host */
 int listener_adopt(listener *l, conn_role role, int fd, error *err); /* bound, of type stream; the listener's from now on */
 
-void listener_stop(listener *l);  /* no more clients; idle ones are closed, the others after their answers; admin stays */
+void listener_stop(listener *l);  /* no more clients; idle ones are closed soon, the others after their answers; admin stays */
 void listener_close(listener *l); /* closes everything; run the loop until it is done, then listener_free */
 void listener_free(listener *l);
 

@@ -40,7 +40,7 @@ typedef struct {
     bool    stream, echo, logprobs, ignore_eos, include_stop, skip_special, return_token_ids, return_timings, add_special,
         generation_prompt, token_strings, parallel_tool_calls, store;
     slo_params slo;
-    bool       include_usage, usage_each; /* stream_options */
+    bool       include_usage, usage_each, obfuscation; /* stream_options */
     bool       has_stream_options;
 
     stop_set  stops;

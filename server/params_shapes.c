@@ -115,6 +115,7 @@ static int read_stream_options(request_params *p, const cJSON *value, const para
     } flags[] = {
         {"include_usage", "stream_options.include_usage", offsetof(request_params, include_usage)},
         {"continuous_usage_stats", "stream_options.continuous_usage_stats", offsetof(request_params, usage_each)},
+        {"include_obfuscation", "stream_options.include_obfuscation", offsetof(request_params, obfuscation)}, /* no effect */
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         const cJSON *item = json_get(value, flags[i].name);

@@ -32,13 +32,15 @@ typedef struct {
     uint64_t serial;
 } request_table;
 
+enum { SERVICE_SIGNALS = 4 };
+
 struct service {
     const server_config *config;
     engine_config       *engine_settings;
     uv_loop_t            loop;
     uv_async_t           wake;
-    uv_signal_t          signals[2];
-    uv_timer_t           watch; /* progress, and the end of draining */
+    uv_signal_t          signals[SERVICE_SIGNALS]; /* operator.c */
+    uv_timer_t           watch;                    /* progress, and the end of draining */
     uv_work_t            load;
     http_server          http;
     listener            *listener;
@@ -50,21 +52,30 @@ struct service {
     tokenizer   *tokenizer;               /* NULL: the model has none */
     chat_format *chat;                    /* NULL likewise */
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
-    uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
 
-    keys          *keys; /* NULL: nobody needs one */
+    keys          *keys, *keys_next; /* NULL: nobody needs one; keys_next: read, and not in force yet */
+    uint64_t       watchdog_us, watchdog_fed_us, status_told_us;
+    char           status_told[256];
     char           model_name[256], fingerprint[32];
     int64_t        created_s;
     double         start_time_s;
     metrics        metrics;
+    metrics_page  *metrics_page;
     request_table  requests;
     uint64_t       exchange_serial, id_salt;
+    uint32_t       idle_ticks; /* of `watch`, since the last exchange began */
     uint64_t       drain_until_us;
     uint32_t       working; /* exchanges that a worker has */
     buf            scratch; /* text of one token, while it is written */
+    buf            openapi; /* the document, once somebody asked for it */
     progress_watch progress;
     bool           stuck, unknown_logged; /* stuck: as last logged */
 };
+
+/* ---- service.c, for operator.c and admin.c ---- */
+void service_drain(service *sv, uint64_t at_most_us);
+/* Refuses to serve the world without asking for a key, unless the settings say so. */
+int service_check_exposure(service *sv, const keys *k, const server_config *c, error *err);
 
 /* ---- exchanges ---- */
 enum { REQUEST_ID_SIZE = 132, SESSION_SEED = 3, TENANT_SEED = 1 };

@@ -4,16 +4,18 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "server/keys.h"
 
-/* The words of each policy are in the order of its enum in scheduler/scheduler.h. */
+/* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
 #define SLICINGS "chunked|whole|layered"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
+#define INSTALLED_MODEL "/share/penstock/models/embedded"
 #define LOG_LEVELS "error|warn|info|debug"
 
 #define AT(field) offsetof(settings, field)
@@ -23,7 +25,10 @@
 /* section, name, kind, offset, min, max, default, choices, argument, help, reloadable */
 const option_row settings_rows[] = {
     {"model", "model", OPTION_STRING, AT(engine.model), 0, 0, NULL, NULL, "DIR",
-     "folder of a checkpoint as published (config.json, model.safetensors, tokenizer.json), or random:NAME", false},
+     "folder of a checkpoint as published (config.json, model.safetensors, tokenizer.json), or random:NAME; if not given, "
+     "the "
+     "one that was installed with the program",
+     false},
     {"model", "served-model-name", OPTION_STRING, AT(server.model_name), 0, 0, NULL, NULL, "NAME",
      "what clients call the model; the folder's name if not given", false},
     {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
@@ -35,18 +40,20 @@ const option_row settings_rows[] = {
      "address to listen on; 0.0.0.0 or :: for all, unix:PATH for a socket in the file system", false},
     {"server", "port", OPTION_U32, AT(server.port), 0, 65535, "8080", NULL, "N",
      "TCP port to listen on; 0: any free one, named in the line that says the daemon is ready", false},
+    {"server", "admin-socket", OPTION_STRING, AT(server.admin_socket), 0, 0, NULL, NULL, "PATH",
+     "socket for the operator, for its owner alone (see `penstock admin` in operations.md)", false},
     {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
      "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
     {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
      "answer /metrics without a key, as /health, /live and /ready are", true},
     {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
-     "listen on an address that other machines reach although anyone may ask", false},
+     "listen on an address that other machines reach although anyone may ask", true},
     {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "4096", NULL, "N",
-     "connections open at once; one more is answered 503", false},
+     "connections open at once; one more is answered 503", true},
     {"server", "connections-per-address", OPTION_U32, AT(server.connections_per_address), 0, 65535, "1024", NULL, "N",
-     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", false},
+     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", true},
     {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
-     "N", "requests before a connection is closed", false},
+     "N", "requests before a connection is closed", true},
     {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
      "longest method, path and version; 414 beyond", false},
     {"server", "headers-max", OPTION_U32, AT(server.headers_max_bytes), 1024, 1048576, "65536", NULL, "BYTES",
@@ -56,23 +63,27 @@ const option_row settings_rows[] = {
     {"server", "body-max", OPTION_U64_SIZE, AT(server.body_max_bytes), 1024, 1073741824, "16M", NULL, "SIZE",
      "body of a request; 413 beyond", false},
     {"server", "head-timeout", OPTION_DURATION, AT(server.head_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
-     "from a request's first byte to the end of its headers; 408 beyond", false},
+     "from a request's first byte to the end of its headers; 408 beyond", true},
     {"server", "body-timeout", OPTION_DURATION, AT(server.body_timeout_us), 0.01, 3600, "10s", NULL, "TIME",
-     "grace for a body; a body that takes longer must keep up body-rate-min", false},
+     "grace for a body; a body that takes longer must keep up body-rate-min", true},
     {"server", "body-rate-min", OPTION_U64_SIZE, AT(server.body_rate_min_bytes_s), 0, 1073741824, "1K", NULL, "SIZE",
-     "bytes a second of a body after body-timeout; 408 below", false},
+     "bytes a second of a body after body-timeout; 408 below", true},
     {"server", "idle-timeout", OPTION_DURATION, AT(server.idle_timeout_us), 0.01, 86400, "75s", NULL, "TIME",
-     "a connection without a request is closed after so long", false},
+     "a connection without a request is closed after so long", true},
     {"server", "write-stall", OPTION_DURATION, AT(server.write_stall_us), 0.01, 3600, "30s", NULL, "TIME",
-     "a client that reads nothing for so long is cut off", false},
+     "a client that reads nothing for so long is cut off", true},
     {"server", "write-buffer-max", OPTION_U64_SIZE, AT(server.write_buffer_max_bytes), 4096, 1073741824, "1M", NULL, "SIZE",
-     "unread bytes of one stream; a client further behind is cut off", false},
+     "unread bytes of one stream; a client further behind is cut off", true},
     {"server", "keepalive-comment", OPTION_DURATION, AT(server.keepalive_comment_us), 0, 3600, "15s", NULL, "TIME",
-     "a comment is sent on a stream that was silent for so long; 0: never", false},
+     "a comment is sent on a stream that was silent for so long; 0: never", true},
     {"server", "drain-timeout", OPTION_DURATION, AT(server.drain_us), 0, 86400, "30s", NULL, "TIME",
-     "how long running requests may finish after SIGTERM", false},
+     "how long running requests may finish after SIGTERM", true},
     {"server", "stall-timeout", OPTION_DURATION, AT(server.stall_us), 0.1, 3600, "30s", NULL, "TIME",
-     "work but no progress for so long turns /health to failing", false},
+     "work but no progress for so long turns /health to failing", true},
+    {"server", "metrics-dialects", OPTION_CHOICE, AT(server.metrics_dialects), 0, 0, "both", "both|native|vllm", NULL,
+     "under which names /metrics tells its numbers: penstock_*, vllm:*, or both", false},
+    {"server", "metrics-old-names", OPTION_BOOL, AT(server.metrics_old_names), 0, 0, "no", NULL, NULL,
+     "tell them under the names that vLLM had before as well (vllm:gpu_cache_usage_perc ...)", false},
     {"server", "choices-max", OPTION_U32, AT(server.choices_max), 1, 1024, "128", NULL, "N",
      "n times prompts of one request", false},
     {"server", "strict-params", OPTION_BOOL, AT(server.strict_params), 0, 0, "no", NULL, NULL,
@@ -97,14 +108,16 @@ const option_row settings_rows[] = {
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},
-    {"scheduler", "chunk-tokens", OPTION_U32, PLAN(chunk_tokens), 0, 1048576, "0", NULL, "N",
+    {"scheduler", "chunk-tokens", OPTION_U32, PLAN(slicing.chunk_tokens), 0, 1048576, "0", NULL, "N",
      "prompt tokens of a pass that also decodes; 0: what suits the device", false},
     {"scheduler", "running-max", OPTION_U32, PLAN(running_max), 0, 65536, "0", NULL, "N",
      "requests that run at once; 0: what suits the device", false},
     {"scheduler", "waiting-max", OPTION_U32, PLAN(waiting_max), 0, 1048576, "0", NULL, "N",
-     "requests that wait; one more is answered 429; 0: a thousand or so", false},
+     "requests that wait; one more is refused; 0: a thousand or so", false},
     {"scheduler", "waiting-tokens-max", OPTION_U32, PLAN(waiting_tokens_max), 0, 4294967295.0, "0", NULL, "N",
      "prompt tokens that wait; 0: no bound", false},
+    {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
+     "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
      "who may enter: as long as pages last now, or only with pages for the whole answer", false},
@@ -113,11 +126,13 @@ const option_row settings_rows[] = {
      "how pages are taken back from running work", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
      "what stays cached between requests", false},
-    {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(prefix_cache), 0, 0, "yes", NULL, NULL,
+    {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(retention.prefix_cache), 0, 0, "yes", NULL, NULL,
      "reuse the pages of prompts that begin alike", false},
 
     {"log", "log-level", OPTION_CHOICE, AT(log_level), 0, 0, "info", LOG_LEVELS, NULL,
      "least important line that is written", true},
+    {"log", "log-file", OPTION_STRING, AT(log_file), 0, 0, NULL, NULL, "FILE",
+     "write to this file and not to standard error; opened anew on SIGUSR1", false},
     {"log", "log-format", OPTION_CHOICE, AT(log_format), 0, 0, "text", "text|json", NULL, "for people or for machines",
      true},
 };
@@ -125,16 +140,35 @@ const size_t settings_row_count = sizeof settings_rows / sizeof *settings_rows;
 
 const char *const settings_engine_sections[SETTINGS_ENGINE_SECTIONS] = {"model", "engine", "scheduler"};
 
+static int policy_of(policy_axis axis, const char *word) {
+    const int value = scheduler_policy_find(axis, word);
+    check(value >= 0); /* a row offers only what is built in */
+    return value;
+}
+
+/* The model that `make install` put beside the program, where it did. */
+static const char *installed_model(void) {
+    static char path[4096];
+    ssize_t     n = readlink("/proc/self/exe", path, sizeof path - 1);
+    for (int up = 0; up < 2 && n > 0; up++) /* bin/penstock */
+        do n--;
+        while (n > 0 && path[n] != '/');
+    if (n < 0 || (size_t)n + sizeof INSTALLED_MODEL > sizeof path) return NULL;
+    memcpy(path + n, INSTALLED_MODEL, sizeof INSTALLED_MODEL);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
 int settings_finish(settings *s, error *err) {
+    if (!s->engine.model) s->engine.model = installed_model();
     if (!s->engine.model)
         return error_set(err, ERR_USAGE,
                          "no model was given; name a folder with --model DIR, or a shape with --model random:NAME");
     scheduler_config *c = &s->engine.scheduler_settings;
-    c->order = (order_policy)option_choice_index(ORDERS, s->order);
-    c->admission = (admission_policy)option_choice_index(ADMISSIONS, s->admission);
-    c->slicing = (slicing_policy)option_choice_index(SLICINGS, s->slicing);
-    c->reclaim = (reclaim_policy)option_choice_index(RECLAIMS, s->reclaim);
-    c->retention = (retention_policy)option_choice_index(RETENTIONS, s->retention);
+    c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
+    c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
+    c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
+    c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);
     s->engine.device_settings.sim_realtime = true;
     return OK;
 }

@@ -14,7 +14,7 @@ SIM = "random:llama-160m"
 
 @pytest.fixture
 def start_faulty(start_daemon, monkeypatch):
-    """start_faulty("freeze@3", flags): a daemon on the sim device that misbehaves."""
+    """start_faulty("freeze@5", flags): a daemon on the sim device that misbehaves."""
 
     def start(order, *flags):
         monkeypatch.setenv("PENSTOCK_FAULT", order)
@@ -53,7 +53,7 @@ def wait_for_log(daemon, text, seconds=10):
 
 
 def test_a_frozen_pass_turns_live_to_failing_and_everything_else_still_answers(start_faulty):
-    daemon = start_faulty("freeze@3", "--stall-timeout", "500ms", "--drain-timeout", "100ms")
+    daemon = start_faulty("freeze@5", "--stall-timeout", "500ms", "--drain-timeout", "100ms")
     for path in ("/live", "/health", "/ready"):
         assert look(daemon, path)[0] == 200
     begin(daemon)
@@ -70,7 +70,7 @@ def test_a_frozen_pass_turns_live_to_failing_and_everything_else_still_answers(s
 
 
 def test_an_engine_that_goes_on_is_well_again(start_faulty):
-    daemon = start_faulty("freeze@3:1500", "--stall-timeout", "300ms")
+    daemon = start_faulty("freeze@5:1500", "--stall-timeout", "300ms")
     stream, _ = begin(daemon, max_tokens=20)
     wait_for_status(daemon, "/live", 503, 10)
     assert sum(1 for _ in stream) >= 1
@@ -96,7 +96,7 @@ def test_a_pass_of_many_seconds_is_busy_and_not_stuck(start_faulty):
 
 
 def test_a_device_that_fails_in_a_pass_ends_streams_with_an_error_and_the_daemon_with_70(start_faulty):
-    daemon = start_faulty("fail@5")
+    daemon = start_faulty("fail@7")
     stream, _ = begin(daemon)
     with pytest.raises(openai.APIError, match="The compute device failed"):
         list(stream)

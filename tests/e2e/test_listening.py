@@ -46,20 +46,20 @@ def test_the_path_of_a_daemon_that_was_killed_is_taken_over(start_daemon, by_pat
 
 def test_a_path_in_use_or_that_is_no_socket_is_refused(by_path, tmp_path):
     refused = serve("--host", f"unix:{by_path.path}")
-    assert refused.returncode == 74 and "is in use by another process" in refused.stderr
+    assert refused.returncode == 73 and "is in use by another process" in refused.stderr
     file = tmp_path / "file"
     file.write_text("mine")
     refused = serve("--host", f"unix:{file}")
-    assert refused.returncode == 74 and "is not a socket" in refused.stderr and file.read_text() == "mine"
+    assert refused.returncode == 73 and "is not a socket" in refused.stderr and file.read_text() == "mine"
     refused = serve("--host", "unix:" + "x" * 200)
     assert refused.returncode == 64 and "has 1 to 107 bytes, not 200" in refused.stderr
 
 
 def test_an_address_or_port_that_cannot_be_had_is_one_sentence(scripted):
     refused = serve("--port", scripted.port)
-    assert refused.returncode == 74 and f"cannot listen on 127.0.0.1 port {scripted.port}" in refused.stderr
+    assert refused.returncode == 73 and f"cannot listen on 127.0.0.1 port {scripted.port}" in refused.stderr
     refused = serve("--host", "not an address")
-    assert refused.returncode == 66 and "the address 'not an address' cannot be used" in refused.stderr
+    assert refused.returncode == 73 and "the address 'not an address' cannot be used" in refused.stderr
 
 
 def told_to_go_away(daemon, status):

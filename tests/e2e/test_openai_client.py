@@ -215,3 +215,33 @@ def test_health_and_metrics_answer(scripted):
     families = {f.name for f in text_string_to_metric_families(scripted.get("/metrics"))}
     assert "penstock_requests_running" in families
     assert "vllm:num_requests_running" in families
+
+
+def test_an_echo_is_scored_for_evaluation_harnesses(scripted):
+    choice = scripted.client().completions.create(model="standin", prompt="I am a stand", max_tokens=1, echo=True, logprobs=1,
+                                                  temperature=0).choices[0]
+    scores = choice.logprobs
+    assert choice.text.startswith("I am a stand") and scores.token_logprobs[0] is None and scores.top_logprobs[0] is None
+    assert all(value <= 0 for value in scores.token_logprobs[1:])
+    assert len(scores.tokens) == len(scores.token_logprobs) == len(scores.top_logprobs) == len(scores.text_offset)
+
+
+def test_extensions_go_through_extra_body(scripted):
+    answer = chat(scripted, max_tokens=3, service_tier="priority", metadata={"job": "x"}, user="me", extra_body={
+        "return_timings": True, "return_token_ids": True, "session_id": "s", "slo": {"ttft_ms": 1000, "value": 2}, "rid": "mine"})
+    assert answer.service_tier == "priority" and answer.id == "chatcmpl-mine" and answer._request_id == "mine"
+    timings = answer.model_extra["timings"]
+    assert timings["output_tokens"] == 3 and timings["total_ms"] >= timings["decode_ms"]
+    assert len(answer.choices[0].model_extra["token_ids"]) == 3 and answer.model_extra["prompt_token_ids"]
+
+
+def test_an_error_names_its_request(scripted):
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(scripted, temperature=9, extra_headers={"X-Request-Id": "look-here"})
+    assert caught.value.request_id == "look-here" and caught.value.code == "decimal_above_max_value"
+
+
+def test_a_passed_deadline_is_a_status_of_its_own(scripted):
+    with pytest.raises(openai.APIStatusError) as caught:
+        chat(scripted, extra_body={"slo": {"deadline_ms": 0.001}})
+    assert caught.value.status_code == 504 and caught.value.code == "deadline_exceeded"

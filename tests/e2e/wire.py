@@ -26,6 +26,14 @@ def read_to_end(connection):
     return data
 
 
+def read_until(connection, mark):
+    """Everything up to the read that brought the mark, or to the end."""
+    data = b""
+    while mark not in data and (piece := connection.recv(1 << 16)):
+        data += piece
+    return data
+
+
 def talk(daemon, data):
     """Sends the bytes, closes nothing, and returns everything until the daemon closes."""
     with dial(daemon) as connection:

@@ -85,7 +85,7 @@ static void device_write(pretend_device *d, const slice *s, const slice_data *x,
 
 static void device_read(pretend_device *d, const slice *s, const slice_data *x, uint32_t op, bool decodes) {
     if (decodes && op > 0) return;
-    uint32_t least = decodes ? d->config.op_count : op + 1;
+    uint32_t least = decodes ? d->config.model.op_count : op + 1;
     for (uint32_t p = 0; p < s->token_begin; p++) {
         const cell *c = cell_at(d, x, p);
         check(c->prefix == x->prefix[p] && c->op >= least);
@@ -110,6 +110,6 @@ static void device_walk(pretend_device *d, const plan *p, uint32_t end) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         const slice *s = &p->slices[i];
         uint32_t     reached = end < s->op_end ? end : s->op_end;
-        if (reached > s->op_begin && reached < d->config.op_count) device_leave(d, s, &d->data[i], reached);
+        if (reached > s->op_begin && reached < d->config.model.op_count) device_leave(d, s, &d->data[i], reached);
     }
 }

@@ -102,26 +102,27 @@ static void draw_config(world *w) {
                             .waiting_max = between(w, 1, d->waiting_max),
                             .page_count = between(w, d->pages_min, d->pages_max),
                             .page_tokens = between(w, 1, 6),
-                            .op_count = between(w, 1, 7),
-                            .admission = (admission_policy)below(w, 2),
-                            .slicing = (slicing_policy)below(w, 3),
-                            .prefix_cache = !percent(w, 15),
+                            .model.op_count = between(w, 1, 7),
+                            .admission.policy = (admission_policy)below(w, 2),
+                            .slicing.policy = (slicing_policy)below(w, 3),
+                            .retention.prefix_cache = !percent(w, 15),
+                            .jobs_max = between(w, 1, 24),
                             .seed = rng_next(&w->random)};
     c->context_max = least(TOKENS_MAX, between(w, 2, c->page_count * c->page_tokens + 8));
     c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
-    c->chunk_tokens = between(w, 1, 20);
+    c->slicing.chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
     c->frame_count = below(w, 5);
-    if (c->slicing == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
+    if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
     c->frame_tokens = c->frame_count ? between(w, 1, percent(w, 30) ? 5 : c->batch_tokens_max + 3) : 0;
     if (d->steep) {
-        c->slicing = SLICING_LAYERED, c->admission = ADMISSION_GREEDY;
-        c->op_count = 7, c->frame_count = 8, c->frame_tokens = between(w, 1, 6);
+        c->slicing.policy = SLICING_LAYERED, c->admission.policy = ADMISSION_GREEDY;
+        c->model.op_count = 7, c->frame_count = 8, c->frame_tokens = between(w, 1, 6);
         c->batch_tokens_max = c->running_max + between(w, 1, 12);
     }
-    for (uint32_t op = 1; op < c->op_count; op++)
-        if (d->steep || percent(w, 50)) w->op_cuts[c->op_cut_count++] = op;
-    c->op_cuts = w->op_cuts;
+    for (uint32_t op = 1; op < c->model.op_count; op++)
+        if (d->steep || percent(w, 50)) w->op_cuts[c->model.op_cut_count++] = op;
+    c->model.op_cuts = w->op_cuts;
 }
 
 static void world_open(world *w, const scenario *dice, uint64_t seed) {
@@ -172,10 +173,10 @@ static void draw_prompt(world *w, request *r) {
 static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     const scheduler_config *c = &w->config;
     uint32_t                rows = c->batch_tokens_max - c->running_max;
-    if (c->slicing == SLICING_CHUNKED) rows = least(rows, c->chunk_tokens);
-    bool cuts = c->slicing == SLICING_LAYERED || (w->dice->stop_percent > 0 && c->frame_count > 0);
+    if (c->slicing.policy == SLICING_CHUNKED) rows = least(rows, c->slicing.chunk_tokens);
+    bool cuts = c->slicing.policy == SLICING_LAYERED || (w->dice->stop_percent > 0 && c->frame_count > 0);
     if (cuts) rows = 1; /* a suspended piece is taken up as it is */
-    return (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->op_cut_count + 1 : 1) + output;
+    return (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
 }
 
 static void submit(world *w) {
@@ -188,7 +189,10 @@ static void submit(world *w) {
                            .tokens = r->tokens,
                            .prompt_tokens = r->prompt,
                            .output_tokens_max = r->output_max,
-                           .cache_salt = r->salt};
+                           .cache_salt = r->salt,
+                           .tenant.id = below(w, 3),
+                           .job.id = percent(w, 50) ? between(w, 1, 20) : 0,
+                           .slo.tbt_us = percent(w, 30) ? between(w, 1, 400) : 0};
     error             err;
     int               status = scheduler_submit(w->scheduler, w->now_us, &q, &err);
     check(status == OK || status == ERR_FULL || status == ERR_TOO_LARGE);
@@ -269,25 +273,25 @@ static void check_plan(world *w) {
         const slice *s = &p->slices[i];
         request     *r = request_of(w, s->id);
         uint32_t     width = s->token_end - s->token_begin;
-        bool         decodes = i < p->decode_rows, reaches_end = s->token_end == r->known && s->op_end == c->op_count;
+        bool         decodes = i < p->decode_rows, reaches_end = s->token_end == r->known && s->op_end == c->model.op_count;
         rows += width;
         check(s->token_begin < s->token_end && s->token_end <= r->known && s->op_begin < s->op_end &&
-              s->op_end <= c->op_count);
+              s->op_end <= c->model.op_count);
         check(s->samples == reaches_end && !r->cancelled && s->slot < c->running_max);
         check((s->op_begin == 0) == (s->frame_in.frame == NO_FRAME));
         check(!decodes || (width == 1 && s->op_begin == 0 && reaches_end));
-        check((s->op_end == c->op_count && !p->stoppable) || s->frame_out.frame < c->frame_count);
+        check((s->op_end == c->model.op_count && !p->stoppable) || s->frame_out.frame < c->frame_count);
         check_first_row(w, r);
-        w->cut_slices += s->op_end < c->op_count;
+        w->cut_slices += s->op_end < c->model.op_count;
         fold(w, s->id ^ (uint64_t)s->token_begin << 40 ^ (uint64_t)s->token_end << 20 ^ s->op_end);
     }
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
-    if (c->slicing == SLICING_CHUNKED && p->decode_rows > 0) {
+    if (c->slicing.policy == SLICING_CHUNKED && p->decode_rows > 0) {
         bool resumes = false; /* a suspended piece may be wider than a chunk: it is cut, and so never is */
         for (uint32_t i = 0; i < p->slice_count; i++) resumes |= p->slices[i].op_begin > 0;
-        check(p->prefill_rows <= c->chunk_tokens || resumes);
-        check(p->prefill_rows <= c->chunk_tokens);
+        check(p->prefill_rows <= c->slicing.chunk_tokens || resumes);
+        check(p->prefill_rows <= c->slicing.chunk_tokens);
     }
 }
 
@@ -311,15 +315,15 @@ static void plan_next(world *w) {
 static void finish_pass(world *w) {
     const plan *p = &w->plan;
     w->in_flight = false;
-    bool stops = p->stoppable && w->config.op_count > 1 && percent(w, w->dice->stop_percent);
+    bool stops = p->stoppable && w->config.model.op_count > 1 && percent(w, w->dice->stop_percent);
     if (stops) {
-        uint32_t op = between(w, 1, w->config.op_count - 1);
+        uint32_t op = between(w, 1, w->config.model.op_count - 1);
         device_walk(&w->device, p, op);
         w->passes_stopped++;
         fold(w, op);
         scheduler_pass_stopped(w->scheduler, w->now_us, op);
     } else {
-        device_walk(&w->device, p, w->config.op_count);
+        device_walk(&w->device, p, w->config.model.op_count);
         w->passes_done++;
         for (uint32_t i = 0; i < p->slice_count; i++) {
             if (!p->slices[i].samples) continue;
@@ -349,7 +353,7 @@ static void check_counts(world *w) {
     check(s.running <= w->config.running_max && s.waiting <= w->config.waiting_max + w->config.running_max);
     check(s.running + s.waiting == w->live_count && s.frames_used <= w->config.frame_count);
     check(s.accepted == w->accepted && s.finished + s.cancelled == w->ended);
-    check(w->config.admission != ADMISSION_CONSERVATIVE || s.preempted == 0);
+    check(w->config.admission.policy != ADMISSION_CONSERVATIVE || s.preempted == 0);
     if (below(w, w->dice->check_every) == 0) scheduler_check(w->scheduler);
 }
 

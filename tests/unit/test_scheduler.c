@@ -26,13 +26,13 @@ static scheduler_config config_of(uint32_t page_count) {
                               .waiting_max = 8,
                               .context_max = 400,
                               .batch_tokens_max = 64,
-                              .chunk_tokens = 8,
+                              .slicing.chunk_tokens = 8,
                               .page_count = page_count,
                               .page_tokens = 4,
                               .frame_count = 2,
                               .frame_tokens = 64,
-                              .op_count = 10,
-                              .prefix_cache = true,
+                              .model.op_count = 10,
+                              .retention.prefix_cache = true,
                               .seed = 1};
 }
 
@@ -188,7 +188,7 @@ static void prompts_share_the_rows_of_a_pass_in_order_of_arrival(void **state) {
 static void whole_slicing_keeps_a_prompt_in_one_piece_beside_decodes(void **state) {
     (void)state;
     scheduler_config c = config_of(200);
-    c.slicing = SLICING_WHOLE;
+    c.slicing.policy = SLICING_WHOLE;
     story *t = begin(&c);
     submit(t, 1, 0, 4, 50);
     pass(t);
@@ -215,7 +215,7 @@ static void layered_slicing_takes_a_prompt_through_one_group_a_pass(void **state
     (void)state;
     const uint32_t   cuts[] = {3, 7};
     scheduler_config c = config_of(200);
-    c.slicing = SLICING_LAYERED, c.op_cuts = cuts, c.op_cut_count = 2;
+    c.slicing.policy = SLICING_LAYERED, c.model.op_cuts = cuts, c.model.op_cut_count = 2;
     story *t = begin(&c);
     submit(t, 1, 0, 4, 50);
     pass(t); /* nobody decodes: uncut */
@@ -296,7 +296,7 @@ static void tokens_are_shared_only_when_they_crossed_all_layers(void **state) {
     (void)state;
     const uint32_t   cuts[] = {5};
     scheduler_config c = config_of(200);
-    c.slicing = SLICING_LAYERED, c.op_cuts = cuts, c.op_cut_count = 1;
+    c.slicing.policy = SLICING_LAYERED, c.model.op_cuts = cuts, c.model.op_cut_count = 1;
     story *t = begin(&c);
     submit(t, 1, 300, 4, 50);
     pass(t);
@@ -373,7 +373,7 @@ static void prefixes_of_different_salts_or_with_the_cache_off_are_not_shared(voi
     scheduler_pass_stopped(t->s, t->now_us, 5);
     end(t);
 
-    c.prefix_cache = false;
+    c.retention.prefix_cache = false;
     story *off = begin(&c);
     submit(off, 1, 0, 20, 2);
     run_dry(off);
@@ -406,7 +406,7 @@ static void greedy_admits_by_the_prompt_and_conservative_by_the_whole_life(void 
     (void)state;
     scheduler_config c = config_of(12); /* 48 tokens */
     for (int conservative = 0; conservative <= 1; conservative++) {
-        c.admission = conservative ? ADMISSION_CONSERVATIVE : ADMISSION_GREEDY;
+        c.admission.policy = conservative ? ADMISSION_CONSERVATIVE : ADMISSION_GREEDY;
         story *t = begin(&c);
         submit(t, 1, 0, 8, 20);
         submit(t, 2, 100, 8, 20);
@@ -498,7 +498,7 @@ static void pages_kept_for_the_queue_are_taken_before_anybody_is_sent_back(void 
 static void the_same_victim_is_never_taken_twice_in_a_row(void **state) {
     (void)state;
     scheduler_config c = config_of(10);
-    c.prefix_cache = false;
+    c.retention.prefix_cache = false;
     story *t = begin(&c);
     for (uint64_t id = 1; id <= 4; id++) submit(t, id, 100 * (uint32_t)id, 2, 36);
     uint32_t before[5] = {0};
@@ -614,11 +614,47 @@ static void a_request_cancelled_in_flight_ends_when_its_pass_is_reported(void **
     submit(t, 4, 300, 30, 5); /* and in a stopped one */
     assert_true(scheduler_cancel(t->s, t->now_us, 2));
     assert_true(plan_next(t) && t->plan.stoppable);
+    assert_false(scheduler_should_stop(t->s, t->now_us));
     assert_true(scheduler_cancel(t->s, t->now_us, 4));
+    assert_true(scheduler_should_stop(t->s, t->now_us)); /* nobody wants its rows */
     scheduler_pass_stopped(t->s, ++t->now_us, 3);
     assert_int_equal(stats_of(t).frames_used, 0);
     assert_int_equal(stats_of(t).pages_held, 0);
     end(t);
+}
+
+static void a_job_is_known_by_its_requests(void **state) {
+    (void)state;
+    scheduler_config   c = config_of(100);
+    story             *t = begin(&c);
+    scheduler_job_view v;
+    for (uint64_t id = 1; id <= 2; id++) {
+        scheduler_request r = {.id = id, .tokens = t->tokens[id], .prompt_tokens = 6, .output_tokens_max = 1, .job.id = 42};
+        t->now_us = id * 100;
+        assert_false(id == 1 && scheduler_read_job(t->s, 42, &v));
+        assert_int_equal(scheduler_submit(t->s, t->now_us, &r, NULL), OK);
+        t->known[id] = 6, t->limit[id] = 7;
+        assert_true(scheduler_read_job(t->s, 42, &v) && v.live == 1 && v.turns == id - 1);
+        pass(t);
+    }
+    assert_true(scheduler_read_job(t->s, 42, &v) && v.live == 0 && v.turns == 2 && v.arrived_us == 100);
+    assert_int_equal(stats_of(t).jobs, 1);
+    end(t);
+}
+
+static void policies_have_names_and_only_those_built_in_are_found(void **state) {
+    (void)state;
+    assert_int_equal(scheduler_policy_find(AXIS_SLICING, "layered"), SLICING_LAYERED);
+    assert_int_equal(scheduler_policy_find(AXIS_SLICING, "diagonal"), -1);
+    assert_string_equal(scheduler_policy_name(AXIS_ORDER, ORDER_GOODPUT), "goodput");
+    assert_null(scheduler_policy_name(AXIS_ORDER, ORDER_COUNT));
+    for (int axis = 0; axis < AXIS_COUNT; axis++) { /* the first of each is the default, and there */
+        assert_int_equal(scheduler_policy_find((policy_axis)axis, scheduler_policy_name((policy_axis)axis, 0)), 0);
+        for (uint32_t i = 0; scheduler_policy_name((policy_axis)axis, i); i++) {
+            int found = scheduler_policy_find((policy_axis)axis, scheduler_policy_name((policy_axis)axis, i));
+            assert_true(found == -1 || found == (int)i);
+        }
+    }
 }
 
 static void settings_that_make_no_sense_are_refused_with_a_sentence(void **state) {
@@ -628,12 +664,12 @@ static void settings_that_make_no_sense_are_refused_with_a_sentence(void **state
     scheduler_config       bad[] = {good, good, good, good, good, good, good, good};
     bad[0].batch_tokens_max = good.running_max;
     bad[1].page_tokens = 0;
-    bad[2].slicing = (slicing_policy)99;
-    bad[3].slicing = SLICING_LAYERED, bad[3].frame_count = bad[3].frame_tokens = 0;
+    bad[2].slicing.policy = (slicing_policy)99;
+    bad[3].slicing.policy = SLICING_LAYERED, bad[3].frame_count = bad[3].frame_tokens = 0;
     bad[4].frame_tokens = 0;
-    bad[5].op_cuts = cuts, bad[5].op_cut_count = 2;
-    bad[6].op_count = 0;
-    bad[7].order = (order_policy)7;
+    bad[5].model.op_cuts = cuts, bad[5].model.op_cut_count = 2;
+    bad[6].model.op_count = 0;
+    bad[7].order.policy = (order_policy)7;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         scheduler *s;
         error      err = {0};
@@ -677,6 +713,8 @@ int main(void) {
         cmocka_unit_test(a_full_queue_answers_full_and_changes_nothing),
         cmocka_unit_test(a_cancelled_request_gives_its_pages_back),
         cmocka_unit_test(a_request_cancelled_in_flight_ends_when_its_pass_is_reported),
+        cmocka_unit_test(a_job_is_known_by_its_requests),
+        cmocka_unit_test(policies_have_names_and_only_those_built_in_are_found),
         cmocka_unit_test(settings_that_make_no_sense_are_refused_with_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,92 @@
+/* scheduler/config.h: what a scheduler is made with: its bounds, and for each axis the policy and its parameters.
+ *
+ * Each axis has one struct, so that a new parameter is one field here, one row of limits in config.c (or of defaults, where
+ * 0 stands for one) and one row in server/settings.c. All values of an enum are listed; the ones that are not built in are
+ * refused by scheduler_new with a sentence and offered by nobody: scheduler_policy_find knows only what works. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum {
+    AXIS_ORDER,
+    AXIS_ADMISSION,
+    AXIS_SLICING,
+    AXIS_PREEMPTION,
+    AXIS_RECLAIM,
+    AXIS_RETENTION,
+    AXIS_COUNT
+} policy_axis;
+
+/* who goes first */
+typedef enum { ORDER_FCFS, ORDER_PRIORITY, ORDER_DEADLINE, ORDER_SRPT, ORDER_JOB, ORDER_GOODPUT, ORDER_COUNT } order_policy;
+typedef struct {
+    order_policy policy;
+} order_config;
+
+/* who may enter */
+typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
+typedef struct {
+    admission_policy policy;
+} admission_config;
+
+/* how a prompt is cut */
+typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
+typedef struct {
+    slicing_policy policy;
+    uint32_t       chunk_tokens; /* chunked: prefill rows of one pass while decodes run */
+} slicing_config;
+
+/* when does a running pass yield */
+typedef enum { PREEMPTION_NONE, PREEMPTION_OPERATOR, PREEMPTION_COUNT } preemption_policy;
+typedef struct {
+    preemption_policy policy;
+} preemption_config;
+
+/* how is memory taken back from running work */
+typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;
+typedef struct {
+    reclaim_policy policy;
+} reclaim_config;
+
+/* what stays cached */
+typedef enum { RETENTION_LRU, RETENTION_TTL, RETENTION_WORKFLOW, RETENTION_COUNT } retention_policy;
+typedef struct {
+    retention_policy policy;
+    bool             prefix_cache; /* false: nothing does */
+} retention_config;
+
+/* What the scheduler is told of the model: how large its rectangle is, where it may be cut, what a row touches. */
+typedef struct {
+    uint32_t        op_count; /* operators of the program; slices cover [0, op_count) in the end */
+    const uint32_t *op_cuts;  /* rising operators in (0, op_count) where a planned slice may end: layers; copied */
+    uint32_t        op_cut_count;
+    uint32_t        experts, experts_per_row; /* of one layer; 0: dense */
+} model_shape;
+
+typedef struct {
+    /* bounds */
+    uint32_t running_max;        /* sequences that hold pages at once */
+    uint32_t waiting_max;        /* accepted and not yet running */
+    uint32_t waiting_tokens_max; /* prompt tokens among the waiting; 0: no bound */
+    uint32_t context_max;        /* prompt + output of one sequence */
+    uint32_t batch_tokens_max;   /* rows of one pass; > running_max, so that decodes never take them all */
+    uint32_t page_count, page_tokens;
+    /* Suspended passes, and the rows of one; 0, 0: nothing is ever suspended. A pass with a slice wider than frame_tokens
+     * cannot be stopped, so batch_tokens_max is its natural size. */
+    uint32_t frame_count, frame_tokens;
+    uint32_t jobs_max; /* jobs remembered between their requests; 0: 4096 */
+    uint64_t seed;     /* of every hash and draw */
+
+    model_shape       model;
+    order_config      order;
+    admission_config  admission;
+    slicing_config    slicing;
+    preemption_config preemption;
+    reclaim_config    reclaim;
+    retention_config  retention;
+} scheduler_config;
+
+/* "srpt"; NULL: no such value. The name is there whether or not it is built in. */
+const char *scheduler_policy_name(policy_axis axis, uint32_t value);
+/* The value with this name among those that are built in; -1: none. */
+int scheduler_policy_find(policy_axis axis, const char *name);

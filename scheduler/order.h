@@ -1,0 +1,38 @@
+/* scheduler/order.h: who goes first?
+ *
+ * An order ranks one request at a time and never looks at pages. Its answer holds until something happened to the request
+ * (it came, it was taken back, it was given a row) or until a time that the answer itself names: a deadline that can no
+ * longer be met, an age that lifts it. Those times are kept in a heap, and a plan ranks anew only what is due, at most
+ * RANKED_MAX of them; who is left over is next in the plan after that. So ten thousand waiting requests cost nothing while
+ * nothing changes. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "scheduler/scheduler.h"
+
+enum { RANKED_MAX = 32 };     /* a plan */
+#define RANK_HOLDS UINT64_MAX /* until something happens to the request */
+
+typedef struct {
+    uint32_t class;    /* lower goes first; */
+    uint64_t key;      /* within a class lower goes first; then the earlier arrival */
+    uint64_t until_us; /* ask again then; RANK_HOLDS: no time changes it */
+} order_rank;
+
+typedef struct {
+    const scheduler_request *request;
+    uint64_t                 arrival;     /* its number, from 1 */
+    uint64_t                 arrived_us;  /* SLOs count from it */
+    uint64_t                 job_arrival; /* the number of its job's first request; its own where it has no job */
+    uint32_t                 known_tokens;
+    uint32_t                 done_tokens;        /* of those, crossed all operators; 0 while waiting */
+    bool                     running, returning; /* returning: it ran, and its memory was taken back */
+    uint64_t                 service_us;         /* device time it has had */
+} order_view;
+
+typedef struct {
+    order_rank (*rank)(const scheduler_config *c, const order_view *q, uint64_t now_us);
+} order_api;
+
+extern const order_api order_fcfs;

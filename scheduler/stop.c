@@ -1,0 +1,19 @@
+/* scheduler/stop.c: what may change while a pass runs: whether it should be stopped, and when to look again. */
+#include "scheduler/state.h"
+
+/* The slices of a pass lie in order of going first, so the first in the queue outranks all if it outranks the first. */
+static bool is_outranked(const scheduler *s) {
+    const heap_entry *first = heap_first(&s->waiting);
+    return first && running_count(s) < s->config.running_max && runs_before(s, first->item, s->pass.owners[0].sequence);
+}
+
+bool scheduler_should_stop(const scheduler *s, uint64_t now_us) {
+    const pass *p = &s->pass;
+    if (!p->in_flight || !p->stoppable || now_us < s->now_us) return false;
+    return s->policies.preemption->stops(&(stop_view){.cancelled = p->cancelled > 0, .outranked = is_outranked(s)});
+}
+
+uint64_t scheduler_wake_us(const scheduler *s) {
+    const heap_entry *first = heap_first(&s->due);
+    return first ? first->key : UINT64_MAX;
+}
