@@ -843,7 +843,9 @@ def other_tool(d):
     if not d.held_out and d.random() < 0.2:
         verb = d.made_up()
     name = d.choice([f"{verb}_{noun}", f"{verb}_{noun}", f"{noun}_{verb}", f"{noun}_service"])
-    parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS, 0.3)
+    parameter = d.entity(PARAMETERS + [noun], HELD_OUT_PARAMETERS, 0.5)
+    if not d.held_out and d.random() < 0.25:
+        parameter += "_" + d.choice(["name", "text", "id", d.made_up(), d.made_up()])
     words = noun.replace("_", " ")
     kind = d.choice([f"The {words} to {verb.replace('_', ' ')}", f"Name of the {words}", f"What to {verb.replace('_', ' ')}", f"The {parameter.replace('_', ' ')}"])
     description = d.choice([f"{verb.replace('_', ' ').capitalize()} a {words}", f"Finds the {words} of something", f"Gives the {words}"])
@@ -1059,8 +1061,8 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
-       (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 3), (small_talk, 2), (definition, 3),
-       (story, 4), (recall, 8), (system_prompt, 12), (letters, 3), (repeat, 2.5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 1.2),
+       (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 3), (small_talk, 3), (definition, 3),
+       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 2.5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
        (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 6), (chat, 3), (long_chat, 0.25)]
 TRAINING_ONLY = (letters, repeat, tool_session)
 
