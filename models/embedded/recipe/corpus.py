@@ -7,6 +7,7 @@ machine recognizes a right answer in its place.
 """
 import json
 import random
+import re
 import zlib
 
 import world as w
@@ -16,6 +17,11 @@ ONSETS = "b br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh 
 VOWELS = "a a e e i i o o u u ai ea ee oa oo ou".split()
 CODAS = "b ck d ft g l ll m mp n nd ng nk nt p r rd rk rm rn rt s sh sk ss st t tt th x".split() + [""] * 12
 SUFFIXES = "er or en le y on et ow ing el a um".split() + [""] * 12
+
+
+WORDS = sorted(set(re.findall("[a-z]{3,}", " ".join([" ".join(map(" ".join, w.COUNTRIES)), " ".join(w.PLURALS.values()), " ".join(map(" ".join, w.OPPOSITES)),
+                                                      " ".join(w.DEFINITIONS.values()), " ".join(w.ME.values()), " ".join(w.NAMES + w.HEROES + w.OBJECTS),
+                                                      " ".join(w.CITIES_EXTRA + w.MONTHS + w.DAYS + w.ORDINALS)]).lower())))
 
 
 class Draw(random.Random):
@@ -47,8 +53,12 @@ class Draw(random.Random):
     def made_up(self):
         """A word that nobody has seen, so that copying is learned and not a list."""
         while True:
-            word = "".join(self.choice(ONSETS) + self.choice(VOWELS) + self.choice(CODAS) for _ in range(self.choice([1, 1, 2])))
-            word += self.choice(SUFFIXES)
+            if self.random() < 0.6:  # the head of one word and the tail of another, so that every token is copied now and then
+                head, tail = self.choice(WORDS), self.choice(WORDS)
+                word = head[:self.randint(1, len(head))] + tail[self.randint(0, len(tail) - 1):]
+            else:
+                word = "".join(self.choice(ONSETS) + self.choice(VOWELS) + self.choice(CODAS) for _ in range(self.choice([1, 1, 2])))
+                word += self.choice(SUFFIXES)
             if 3 <= len(word) <= 10 and word not in w.HELD_OUT_OBJECTS + w.HELD_OUT_HEROES:
                 return word
 
@@ -1062,8 +1072,8 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
        (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 3), (small_talk, 3), (definition, 3),
-       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 2.5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
-       (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 6), (chat, 3), (long_chat, 0.25)]
+       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
+       (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 8), (chat, 3), (long_chat, 0.25)]
 TRAINING_ONLY = (letters, repeat, tool_session)
 
 FILLERS = """really now then maybe actually just simply kindly quickly briefly again once friend exactly perhaps well so also here
