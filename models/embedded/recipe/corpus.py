@@ -96,6 +96,11 @@ def capital(d):
         What's the capital of {c}?
         Which city is the capital of {c}?
         Name the capital of {c}.
+        Can you say what the capital of {c} is?
+        Please tell me what the capital of {c} is.
+        I want to know what the capital of {c} is.
+        Please say which city is the capital of {c}.
+        What is {c}'s capital called?
         Tell me the capital of {c}.
         Capital of {c}?
         Do you know the capital of {c}?
@@ -162,6 +167,13 @@ def total(d):
         {a} + {b} = ?
         {a}+{b}
         Add {a} and {b}.
+        Can you add {a} and {b}?
+        Now add {a} and {b}.
+        Give me the sum of {a} and {b}.
+        What do {a} and {b} make together?
+        Please compute {a} + {b}.
+        What do you get if you add {a} and {b}?
+        Please say what {a} + {b} is.
         How much is {a} plus {b}?
         Compute {a} + {b}.
         Calculate {a} plus {b}.
@@ -182,6 +194,11 @@ def difference(d):
         {a} - {b} = ?
         {a}-{b}
         Subtract {b} from {a}.
+        Can you subtract {b} from {a}?
+        What is left if you take {b} from {a}?
+        Now subtract {b} from {a}.
+        Please compute {a} - {b}.
+        What do you get if you subtract {b} from {a}?
         How much is {a} minus {b}?
         Compute {a} - {b}.
         Calculate {a} minus {b}.
@@ -199,6 +216,10 @@ def product(d):
         {a} * {b}
         {a} x {b} = ?
         Multiply {a} by {b}.
+        Can you multiply {a} by {b}?
+        Now multiply {a} by {b}.
+        Give me the product of {a} and {b}.
+        Please compute {a} * {b}.
         How much is {a} times {b}?
         Compute {a} * {b}.
         Calculate {a} times {b}.
@@ -216,6 +237,9 @@ def colour(d):
             x, y = y, x
         q = d.phrase("""Which colour do you get from {x} and {y}?
             What do {x} and {y} make when mixed?
+            If you mix {x} and {y}, what do you get?
+            What colour is made from {x} and {y}?
+            {x} and {y} together make what?
             Mix {x} and {y}. Which colour is it?
             What colour is {x} mixed with {y}?
             *What colour do {x} and {y} make?
@@ -367,7 +391,7 @@ def question(d, group=None):
     return group, d.choice(QUESTIONS[group])(d)
 
 
-PREFIXES = ["Please tell me: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "One more: ", "Next question: ", "Okay, "]
+PREFIXES = ["Please tell me: ", "Can you tell me: ", "I have a question. ", "Could you help me? ", "Could you answer this: ", "May I ask: ", "Please answer: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "One more: ", "Next question: ", "Okay, "]
 
 
 def loosen(d, text):
@@ -403,6 +427,14 @@ def identity(d):
             What are you?
             What is your name?
             Introduce yourself.
+            Who is there?
+            Who is speaking?
+            Please tell me who you are.
+            Which model is it?
+            What kind of model are you?
+            Say who you are.
+            May I know your name?
+            Who am I speaking with?
             Tell me about yourself.
             Who am I talking to?
             What should I call you?
@@ -413,12 +445,23 @@ def identity(d):
         ("penstock", """What is Penstock?
             Tell me about Penstock.
             What does Penstock do?
+            What can Penstock do?
+            Please explain Penstock.
+            Can you tell me about Penstock?
+            Give me a description of Penstock.
+            Say what Penstock is.
             Explain Penstock.
             What is the Penstock daemon?
             *Can you explain what Penstock is?
             *Describe Penstock."""),
         ("maker", """Who made you?
             Who created you?
+            Who wrote you?
+            Who is your maker?
+            Who are your makers?
+            By whom were you trained?
+            Who develops you?
+            Who was it that built you?
             Who built you?
             Who trained you?
             Where do you come from?
@@ -428,12 +471,24 @@ def identity(d):
             What do you know?
             How can you help me?
             What are you good at?
+            What can you do for me?
+            What are you capable of?
+            What are your skills?
+            Tell me what you can do.
+            What things can you do?
+            Are you able to help me?
             Help.
             *What are you able to do?
             *What can you help me with?"""),
         ("size", """How big are you?
             How many parameters do you have?
             How large is this model?
+            Are you big?
+            Are you a small model?
+            How small are you?
+            Is this a large model?
+            Are you very large?
+            Tell me how big you are.
             *How many parameters has this model?
             *Are you a large model?"""),
         ("language", """In which language is Penstock written?
@@ -477,6 +532,14 @@ def small_talk(d):
             *Good evening to you!""", "Good evening! How can I help you?", "Good evening"),
         ("""How are you?
             How are you doing?
+            How are you now?
+            How are things?
+            How do you feel?
+            How are you this morning?
+            How is everything going?
+            How is your day?
+            How do you feel today?
+            How is it today?
             How do you do?
             How is it going?
             *How are you today?
@@ -486,12 +549,27 @@ def small_talk(d):
             Thanks!
             Thank you!
             Thank you very much
+            Thanks so much
+            Thank you so much!
+            Great, thanks!
+            Thanks again
+            I thank you
+            My thanks to you
+            Thanks for that
+            So many thanks to you
             *Many thanks!
             *Thanks a lot""", "You are welcome!", "welcome"),
         ("""Bye
             Goodbye
             Goodbye!
             See you later
+            See you soon
+            See you tomorrow!
+            Bye for now
+            Good bye
+            Until next time
+            See you then
+            I must go now, bye
             Bye bye
             *See you!
             *Bye now""", "Goodbye!", "Goodbye"),
@@ -499,12 +577,25 @@ def small_talk(d):
             Tell me a joke.
             Do you know a joke?
             Make me laugh.
+            I want a joke.
+            Please make me laugh.
+            A joke, please.
+            Any jokes?
             *Can you tell me a joke?
             *Please tell me a joke.""", "Why did the token cross the batch? To get to the other slide.", "token"),
         ("""You are great
             Well done!
             Good job
             Good answer
+            That was great
+            Good work
+            That is good
+            Great answer
+            Nice
+            You did well
+            That was nice
+            Great work!
+            Very good
             *Great job!
             *That was good""", "Thank you, that is kind of you.", "kind"),
         ("""Sorry
@@ -525,6 +616,16 @@ def definition(d):
     verb = "are" if term == "logits" else "is"
     q = d.phrase("""What {v} {a}{t}?
         Define {t}.
+        Please define {t}.
+        What is the definition of {t}?
+        Give the meaning of {t}.
+        How would you define {t}?
+        I need a definition of {t}.
+        Can you explain {t}?
+        What do people mean by {t}?
+        What is {t}, in one sentence?
+        Explain what {t} means.
+        Give a short definition of {t}.
         Define {a}{t}.
         Explain {t}.
         Explain {a}{t} in one sentence.
@@ -620,6 +721,11 @@ def recall(d):
         ask = d.phrase("""What is my name?
             What's my name?
             Do you remember my name?
+            Say my name.
+            What did I say my name was?
+            Can you say my name?
+            Do you still know who I am?
+            Which name did I tell you?
             Who am I?
             How am I called?
             Tell me my name.
@@ -639,6 +745,14 @@ def recall(d):
         ask = d.phrase("""What was the number?
             Which number did I tell you?
             What number did I tell you?
+            What number should you keep in mind?
+            Which number did I say?
+            Say the number.
+            Tell me the number.
+            Which number was it?
+            What number do you remember?
+            Which number should you have kept?
+            Repeat the number that I told you.
             What is my number?
             Do you remember the number?
             *Can you tell me the number?
@@ -653,6 +767,9 @@ def recall(d):
     ask = d.phrase("""What is my favourite colour?
         Which colour do I like best?
         Do you remember my favourite colour?
+        Tell me my favourite colour.
+        What colour do I love?
+        Say which colour I like best.
         *Can you tell me my favourite colour?""")
     messages = say(tell, f"{shade.capitalize()} is a fine colour.") + filler(d, d.randrange(4)) + say(ask, f"Your favourite colour is {shade}.")
     return conversation("recall", messages, {"contains": [shade]})
@@ -775,6 +892,19 @@ def unknown(d):
         Which is the tallest mountain?
         Recommend me a film.
         Who won the football match yesterday?
+        Who won the cup in {y}?
+        Which film came out in {y}?
+        Which team is the best?
+        What did {x} do in {y}?
+        What did {x} write?
+        Which king ruled in {y}?
+        Where did {x} live in {y}?
+        What was invented in {y}?
+        Who was born in {y}?
+        What did {x} tell you?
+        Which player won in {y}?
+        How far away is {x}?
+        Who drew {x}?
         What is the price of gold today?
         Who wrote the book about {x}?
         When was {x} born?
@@ -1071,8 +1201,8 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
-       (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 3), (small_talk, 3), (definition, 3),
-       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 5), (unknown, 4), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
+       (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 5), (small_talk, 5), (definition, 5),
+       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 2), (unknown, 5), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
        (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 8), (chat, 3), (long_chat, 0.25)]
 TRAINING_ONLY = (letters, repeat, tool_session)
 
