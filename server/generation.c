@@ -179,7 +179,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .priority = g->priority,
             .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
-            .job.id = g->session,
+            .job = g->job,
             .slo = slo_from_now(g),
             .scores = first && prompt->scored ? &prompt->scores : NULL,
     };

@@ -18,14 +18,15 @@
 enum { FAKE_EOS = 256, FAKE_VOCAB = 257, FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
 
 static struct {
-    const char *script;    /* what it says */
-    uint32_t    eos_after; /* tokens; 0: never */
-    uint32_t    step_us;
-    uint32_t    requests_max; /* then the queue is full */
-    uint32_t    fail_after;   /* tokens; then FINISH_ERROR; 0: never */
-    bool        no_tokenizer, thinks;
-    atomic_bool frozen; /* takes steps no more, until it is false again */
-    uint64_t    submitted, cancelled, finished;
+    const char    *script;    /* what it says */
+    uint32_t       eos_after; /* tokens; 0: never */
+    uint32_t       step_us;
+    uint32_t       requests_max; /* then the queue is full */
+    uint32_t       fail_after;   /* tokens; then FINISH_ERROR; 0: never */
+    bool           no_tokenizer, thinks;
+    atomic_bool    frozen; /* takes steps no more, until it is false again */
+    uint64_t       submitted, cancelled, finished;
+    engine_request last; /* that was submitted; its pointers are no more */
 } fake = {.script = "Once upon a time there was a penstock. ", .requests_max = FAKE_REQUESTS};
 
 typedef struct {
@@ -158,7 +159,7 @@ int engine_submit(engine *e, engine_request *r, error *err) {
         code = error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
     } else {
         fake_request *q = calloc(1, sizeof *q);
-        q->r = *r;
+        q->r = fake.last = *r;
         q->ledger.submitted_us = clock_us();
         q->ledger.prompt_tokens = r->prompt_tokens;
         e->requests[e->count++] = q;
