@@ -209,6 +209,7 @@ static void make_choices(generation *g) {
     for (uint32_t i = 0; i < count; i++) {
         g->choices[i].prompt = i / g->choices_per_prompt;
         choice_init(&g->choices[i].text, &g->rules, g->prompts[g->choices[i].prompt].has_text);
+        if (g->prompts[g->choices[i].prompt].thinking) choice_begin_thinking(&g->choices[i].text);
         g->choices[i].index = i;
     }
     g->choice_count = g->open = count;

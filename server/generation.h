@@ -16,6 +16,7 @@ typedef struct {
     char         *text; /* owned; for echo */
     uint32_t      text_chars;
     bool          has_text;  /* of a completion: there is a text that the answer goes on from */
+    bool          thinking;  /* it ends in the middle of a thought */
     bool          scored;    /* how likely its tokens are was asked for; ... */
     bool          scores_in; /* ... and is known */
     prompt_scores scores;    /* owned arrays */

@@ -49,12 +49,22 @@ static void take_ids(generation_prompt *p, const token_ids *ids) {
     p->count = (uint32_t)ids->count;
 }
 
+/* Some templates begin the thought for the model. */
+static bool ends_in_a_thought(const service *sv, const generation_prompt *p) {
+    for (uint32_t i = p->count; sv->think_end && i-- > 0;) {
+        if (p->ids[i] == sv->think_end) return false;
+        if (p->ids[i] == sv->think_begin) return true;
+    }
+    return false;
+}
+
 static int encode_chat(generation *g, cJSON *body, fault *f) {
     token_ids ids = {0};
     int       code = prompt_of_messages(g->base.service, &g->params, body, tokens_max(g), &ids, f);
     g->prompt_count = 1;
     take_ids(&g->prompts[0], &ids);
     cut_prompt(g, &g->prompts[0]);
+    g->prompts[0].thinking = ends_in_a_thought(g->base.service, &g->prompts[0]);
     return code;
 }
 
@@ -239,6 +249,9 @@ static void fill_rules(generation *g) {
     g->rules.keep_special = !p->skip_special;
     g->rules.include_stop = p->include_stop;
     g->rules.ids = p->return_token_ids;
+    if (!is_chat(g)) return;
+    g->rules.think_begin = g->base.service->think_begin;
+    g->rules.think_end = g->base.service->think_end;
 }
 
 /* The class that is served: a priority that was given in numbers is one of them by its sign. */

@@ -57,6 +57,8 @@ const param_row param_rows[] = {
     REFUSED("guided_json", GENERATE, FORMAT_LATER),
     REFUSED("guided_regex", GENERATE, FORMAT_LATER),
     {"ignore_eos", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(ignore_eos), NULL, "go on past the end-of-sequence token"},
+    {"include_reasoning", CHAT, 0, PARAM_BOOL, 0, 1, 1, AT(include_reasoning), NULL,
+     "return what the model thought before it answered, where it does"},
     {"include_stop_str_in_output", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(include_stop), NULL,
      "keep the stop string in the text"},
     {"job_id", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(job), NULL, "session_id by another name"},

@@ -37,8 +37,8 @@ typedef struct {
     int64_t priority;
     int64_t prompt_logprobs; /* -1: not given */
     int64_t truncate_prompt; /* -1: what fits; -2: not given */
-    bool    stream, echo, logprobs, ignore_eos, include_stop, skip_special, return_token_ids, return_timings, add_special,
-        generation_prompt, token_strings, parallel_tool_calls, store;
+    bool stream, echo, logprobs, ignore_eos, include_stop, skip_special, return_token_ids, return_timings, include_reasoning,
+        add_special, generation_prompt, token_strings, parallel_tool_calls, store;
     slo_params slo;
     double     expected_gap_ms, ttl_ms; /* negative: not given */
     bool       last_step;

@@ -142,15 +142,15 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
-bool               engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
-const model_facts *engine_facts(const engine *e) { return (void)e, &fake_facts; }
-const char        *engine_device_name(const engine *e) { return (void)e, "fake"; }
-uint32_t           engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
+bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
+const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
+const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
+uint32_t                engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
 const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-const char        *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
+const char *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
 
 int engine_submit(engine *e, engine_request *r, error *err) {
     pthread_mutex_lock(&e->lock);
@@ -225,6 +225,11 @@ int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool kee
         if (ids[i] < 256) buf_char(out, (char)ids[i]);
     }
     return OK;
+}
+/* With fake.thinks the bytes 1 and 2 stand around what is thought. */
+int64_t tokenizer_id_of(const tokenizer *t, const char *token) {
+    (void)t;
+    return !fake.thinks ? -1 : strcmp(token, "<think>") == 0 ? 1 : strcmp(token, "</think>") == 0 ? 2 : -1;
 }
 void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) {
     (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>");

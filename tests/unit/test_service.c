@@ -49,7 +49,7 @@ static void configure(void) {
     fake.script = "Once upon a time. ";
     fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
-    fake.no_tokenizer = false;
+    fake.no_tokenizer = fake.thinks = false;
 }
 static void start(void) {
     sem_init(&daemon_.ready, 0, 0);
@@ -152,8 +152,9 @@ static void an_answer_is_what_the_model_said(void **state) {
     assert_memory_equal(text, "HTTP/1.1 200 ", 13);
     assert_non_null(strstr(text, "\"message\":{\"role\":\"assistant\",\"content\":\"Once\",\"refusal\":null},\"logprobs\":"
                                  "null,\"finish_reason\":\"length\"}"));
-    assert_non_null(strstr(text, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
-                                 "details\":{\"cached_tokens\":0}}}"));
+    assert_non_null(strstr(text,
+                           "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
+                           "details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}"));
     stop();
 }
 
@@ -175,7 +176,7 @@ static void a_stream_has_openai_s_order(void **state) {
         "[{\"index\":0,\"delta\":{\"content\":\"c\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
         "[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":null}\n"
         "[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_details\":{\"cached_"
-        "tokens\":0}}}\n"
+        "tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n"
         "[DONE]\n");
     stop();
 }
