@@ -4,7 +4,7 @@
 /* The slices of a pass lie in order of going first, so the first in the queue outranks all if it outranks the first. */
 static bool is_outranked(const scheduler *s) {
     const heap_entry *first = heap_first(&s->waiting);
-    return first && running_count(s) < s->config.running_max && s->sequences[first->item].arrival != s->refused &&
+    return first && running_count(s) < s->config.running_max && s->records[first->item].arrival != s->refused &&
            runs_before(s, first->item, s->pass.owners[0].sequence);
 }
 

@@ -14,9 +14,7 @@ const health_row health_rows[HEALTH_COUNT] = {
     [HEALTH_FAILED] = {"failed", false, false, false, "the device reported an error; the daemon ends with status 70"},
 };
 
-static bool has_work(const engine_snapshot *s) {
-    return s->pass_started_us || s->scheduler.running || s->scheduler.waiting;
-}
+static bool has_work(const engine_snapshot *s) { return s->pass_started_us || s->scheduler.running || s->scheduler.waiting; }
 
 uint64_t progress_stands_us(progress_watch *w, const engine_snapshot *s, uint64_t now_us) {
     const uint64_t mark = s->operators_done + s->passes_done;
@@ -40,8 +38,8 @@ bool service_is_stuck(service *sv) {
 }
 
 void service_status(service *sv, char *out, size_t size) {
-    engine_snapshot       s;
-    const health_state    state = service_health(sv, &s);
+    engine_snapshot        s;
+    const health_state     state = service_health(sv, &s);
     const scheduler_stats *q = &s.scheduler;
     if (state == HEALTH_LOADING) snprintf(out, size, "loading %s", sv->model_name);
     else if (state == HEALTH_FAILED) snprintf(out, size, "failed: %s", s.failed);
