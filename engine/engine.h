@@ -38,11 +38,11 @@ void engine_close(engine *e); /* what still runs is cancelled; waits for the pas
  * would wait for it as well. */
 bool engine_stop(engine *e, uint32_t timeout_ms);
 
-const model_facts *engine_facts(const engine *e);
-const char        *engine_device_name(const engine *e);
-uint32_t           engine_context_max(const engine *e);
+const model_facts      *engine_facts(const engine *e);
+const char             *engine_device_name(const engine *e);
+uint32_t                engine_context_max(const engine *e);
 const scheduler_config *engine_scheduler_config(const engine *e); /* as derived: what bounds it really has */
-const char        *engine_model_dir(const engine *e); /* NULL for random: */
+const char             *engine_model_dir(const engine *e);        /* NULL for random: */
 
 /* How likely each token of a prompt was after those before it. The caller's arrays, kept until the request has ended; entry
  * i is of prompt token i, all but the first are filled before the first token is told, and the bits depend on neither cuts
@@ -78,6 +78,11 @@ typedef struct {
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 
+/* For the operator, from any thread: no further pass is begun, and everything stays where it is, until it is let go; cached
+ * prefixes that no running request holds are forgotten, after the pass that runs. */
+void engine_hold(engine *e, bool held);
+void engine_drop_cache(engine *e);
+
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
 
 typedef struct {
@@ -107,6 +112,7 @@ typedef struct {
     histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
+    bool            held;        /* engine_hold */
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 /* Any thread, at any time: nothing that the engine thread does or holds is waited for. */

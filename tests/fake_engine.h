@@ -141,15 +141,15 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
-bool               engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
-const model_facts *engine_facts(const engine *e) { return (void)e, &fake_facts; }
-const char        *engine_device_name(const engine *e) { return (void)e, "fake"; }
-uint32_t           engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
+bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
+const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
+const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
+uint32_t                engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
 const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-const char        *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
+const char *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
 
 int engine_submit(engine *e, engine_request *r, error *err) {
     pthread_mutex_lock(&e->lock);
@@ -187,6 +187,8 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
     nanosleep(&(struct timespec){0, (long)timeout_ms * 1000000}, NULL);
     return true;
 }
+void engine_hold(engine *e, bool held) { (void)e, (void)held; }
+void engine_drop_cache(engine *e) { (void)e; }
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     pthread_mutex_lock(&e->lock);
     *out = (engine_snapshot){.passes_done = e->passes,
