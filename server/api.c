@@ -78,6 +78,8 @@ static void fill_facts(service *sv, const engine_snapshot *s, health_state state
     if (state != HEALTH_LOADING) {
         out->running_max = engine_scheduler_config(sv->engine)->running_max;
         out->waiting_max = engine_scheduler_config(sv->engine)->waiting_max;
+        const backlog b = engine_backlog(sv->engine, s);
+        out->wait_s = pace_wait_s(&s->pace, &b, 0);
     }
     metrics_facts_derive(out, s, state);
 }

@@ -12,7 +12,7 @@
 
 /* ---- engine requests by id: the slot in the low bits, a serial above, so that a late event of a reused slot finds
  * nothing ---- */
-enum { SLOT_BITS = 24 };
+enum { SLOT_BITS = 24, RETRY_MAX_S = 119 }; /* OpenAI's clients give up at once where they shall wait for 120 s */
 #define SLOT_NONE UINT32_MAX
 
 static void table_grow(request_table *t) {
@@ -120,19 +120,27 @@ static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
     return memcpy(copy, items, count * item_bytes);
 }
 
-/* Seconds after which a place in the queue is likely: what is ahead, at the pace of the last requests. */
-static uint32_t predict_wait_s(const service *sv) {
-    const histogram *h = &sv->metrics.histograms[HIST_END_TO_END];
-    double           mean_s = h->count ? h->sum / (double)h->count : 1;
-    return mean_s < 1 ? 1 : mean_s > 60 ? 60 : (uint32_t)mean_s;
+/* Whether the queue takes all its choices, asked before anything is answered. Refuses it where not. */
+static bool queue_takes(generation *g) {
+    service *sv = g->base.service;
+    uint64_t tokens = 0;
+    double   wait_s;
+    error    err;
+    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
+    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, &wait_s, &err);
+    if (answer == QUEUE_HAS_ROOM) return true;
+    sv->metrics.count.refused_queue[answer]++;
+    fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
+    g->base.fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
+    return false;
 }
 
 static void submit_failed(generation *g, const error *err) {
     fault *f = &g->base.fault;
-    if (err->code == ERR_FULL) {
+    if (err->code == ERR_FULL) { /* who was asked before has given the place away meanwhile */
         fault_set(f, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err->text);
-        f->retry_after_s = predict_wait_s(g->base.service);
-        g->base.service->metrics.count.refused_full++;
+        f->retry_after_s = 1;
+        g->base.service->metrics.count.refused_queue[QUEUE_FULL_REQUESTS]++;
     } else if (err->code == ERR_TOO_LARGE) {
         fault_set(f, FAULT_CONTEXT, g->base.kind->endpoint == ENDPOINT_CHAT ? "messages" : "prompt", "%.400s.", err->text);
     } else if (err->code == ERR_INVALID) {
@@ -242,8 +250,10 @@ static void generation_finish(exchange *x) {
         return exchange_refuse(x);
     }
     make_choices(g);
-    if (sv->requests_max && !nothing && sv->requests.live + count > sv->requests_max)
-        error_set(&err, ERR_FULL, "%u requests are running or waiting", sv->requests.live);
+    if (!nothing && !queue_takes(g)) {
+        fail(g);
+        return generation_release_if_done(g);
+    }
     for (uint32_t i = 0; i < count && !err.code && !nothing; i++) submit_choice(g, i, &err);
     if (err.code) {
         submit_failed(g, &err);

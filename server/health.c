@@ -15,9 +15,9 @@ const health_row health_rows[HEALTH_COUNT] = {
     [HEALTH_FAILED] = {"failed", false, false, false, "the device reported an error; the daemon ends with status 70"},
 };
 
+/* Of an engine that is held, none is expected but the pass that runs. */
 static bool has_work(const engine_snapshot *s) {
-    if (s->held) return false; /* and none is expected to be done */
-    return s->pass_started_us || s->scheduler.running || s->scheduler.waiting;
+    return s->pass_started_us || (!s->held && (s->scheduler.running || s->scheduler.waiting));
 }
 
 uint64_t progress_stands_us(progress_watch *w, const engine_snapshot *s, uint64_t now_us) {

@@ -188,8 +188,6 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
-    const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
-    sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
     lay_out_metrics(sv);
     begin_self_test(sv);
 }

@@ -52,7 +52,6 @@ struct service {
     tokenizer   *tokenizer;               /* NULL: the model has none */
     chat_format *chat;                    /* NULL likewise */
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
-    uint64_t     requests_max;            /* running and waiting ones the engine takes; 0: unknown */
 
     keys          *keys, *keys_next; /* NULL: nobody needs one; keys_next: read, and not in force yet */
     exchange      *exchanges;        /* all of them */

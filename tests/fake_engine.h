@@ -22,6 +22,7 @@ static struct {
     uint32_t    eos_after; /* tokens; 0: never */
     uint32_t    step_us;
     uint32_t    requests_max; /* then the queue is full */
+    double      wait_s;       /* that it predicts */
     uint32_t    fail_after;   /* tokens; then FINISH_ERROR; 0: never */
     bool        no_tokenizer;
     atomic_bool frozen; /* takes steps no more, until it is false again */
@@ -151,6 +152,16 @@ const scheduler_config *engine_scheduler_config(const engine *e) {
 }
 const char *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
 
+queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, double *wait_s, error *err) {
+    (void)prompt_tokens;
+    *wait_s = fake.wait_s;
+    if (e->count + requests <= fake.requests_max) return QUEUE_HAS_ROOM;
+    error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
+    return QUEUE_FULL_REQUESTS;
+}
+backlog engine_backlog(const engine *e, const engine_snapshot *s) {
+    return (void)e, (backlog){.running = s->scheduler.running, .running_max = FAKE_REQUESTS};
+}
 int engine_submit(engine *e, engine_request *r, error *err) {
     pthread_mutex_lock(&e->lock);
     int code = OK;

@@ -47,7 +47,7 @@ static void configure(void) {
     daemon_.config = test_server_config;
     daemon_.config.ready = on_ready;
     fake.script = "Once upon a time. ";
-    fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0;
+    fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0, fake.wait_s = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
     fake.no_tokenizer = false;
 }
@@ -245,6 +245,14 @@ static void a_full_queue_is_an_answer_before_any_200(void **state) {
     assert_memory_equal(text, "HTTP/1.1 503 ", 13);
     assert_non_null(strstr(text, "Retry-After: 1\r\n"));
     assert_non_null(strstr(text, "x-should-retry: true\r\n"));
+    static const struct {
+        double      wait_s;
+        const char *header;
+    } waits[] = {{0.2, "\nRetry-After: 1\r"}, {7.2, "\nRetry-After: 8\r"}, {5000, "\nRetry-After: 119\r"}};
+    for (int i = 0; i < 3; i++) {
+        fake.wait_s = waits[i].wait_s;
+        assert_non_null(strstr(post("/v1/completions", "{\"prompt\":\"x\"}"), waits[i].header));
+    }
     assert_non_null(strstr(text, "\"code\":\"overloaded\""));
     close(busy);
     wait_until_nothing_runs();
