@@ -187,7 +187,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .priority = g->priority,
             .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
-            .job.id = g->session,
+            .job = g->job,
             .slo = slo_from_now(g),
             .scores = first && prompt->scored ? &prompt->scores : NULL,
     };
@@ -217,6 +217,7 @@ static void make_choices(generation *g) {
     for (uint32_t i = 0; i < count; i++) {
         g->choices[i].prompt = i / g->choices_per_prompt;
         choice_init(&g->choices[i].text, &g->rules, g->prompts[g->choices[i].prompt].has_text);
+        if (g->prompts[g->choices[i].prompt].thinking) choice_begin_thinking(&g->choices[i].text);
         g->choices[i].index = i;
     }
     g->choice_count = g->open = count;

@@ -179,6 +179,16 @@ static void self_test_event(service *sv, const engine_event *e) {
     if (sv->phase == PHASE_LOADING) serve(sv);
 }
 
+/* A model that thinks aloud has a token for each end of it. */
+static void find_thinking(service *sv) {
+    const char *where = sv->config->reasoning ? sv->config->reasoning : "reasoning_content";
+    if (!sv->tokenizer || strcmp(where, "content") == 0) return;
+    int64_t begin = tokenizer_id_of(sv->tokenizer, "<think>"), end = tokenizer_id_of(sv->tokenizer, "</think>");
+    if (begin < 0 || end <= 0) return;
+    sv->think_begin = begin, sv->think_end = end;
+    sv->reasoning_fields = strcmp(where, "both") == 0 ? 3 : strcmp(where, "reasoning") == 0 ? 2 : 1;
+}
+
 static void loaded(uv_work_t *work, int status) {
     service             *sv = work->data;
     const engine_config *ec = sv->engine_settings;
@@ -188,6 +198,7 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
+    find_thinking(sv);
     lay_out_metrics(sv);
     begin_self_test(sv);
 }

@@ -51,6 +51,8 @@ struct service {
     engine      *engine;
     tokenizer   *tokenizer;               /* NULL: the model has none */
     chat_format *chat;                    /* NULL likewise */
+    int64_t      think_begin, think_end;  /* tokens around what the model thinks aloud; think_end 0: none are told apart */
+    unsigned     reasoning_fields;        /* bit 0: reasoning_content, bit 1: reasoning */
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
 
     keys          *keys, *keys_next; /* NULL: nobody needs one; keys_next: read, and not in force yet */

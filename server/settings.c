@@ -33,6 +33,10 @@ const option_row settings_rows[] = {
      "what clients call the model; the folder's name if not given", false},
     {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
      "a chat template to use in place of the model's own", false},
+    {"model", "reasoning", OPTION_CHOICE, AT(server.reasoning), 0, 0, "reasoning_content",
+     "reasoning_content|reasoning|both|content", NULL,
+     "which member of a chat's answer holds what the model puts between <think> and </think>; content: it is not told apart",
+     false},
     {"model", "max-model-len", OPTION_U32, AT(engine.context_max), 0, 16777216, "0", NULL, "N",
      "tokens of prompt and answer together; 0: what the model was made for", false},
 

@@ -18,15 +18,16 @@
 enum { FAKE_EOS = 256, FAKE_VOCAB = 257, FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
 
 static struct {
-    const char *script;    /* what it says */
-    uint32_t    eos_after; /* tokens; 0: never */
-    uint32_t    step_us;
-    uint32_t    requests_max; /* then the queue is full */
-    double      wait_s;       /* that it predicts */
-    uint32_t    fail_after;   /* tokens; then FINISH_ERROR; 0: never */
-    bool        no_tokenizer;
-    atomic_bool frozen; /* takes steps no more, until it is false again */
-    uint64_t    submitted, cancelled, finished;
+    const char    *script;    /* what it says */
+    uint32_t       eos_after; /* tokens; 0: never */
+    uint32_t       step_us;
+    uint32_t       requests_max; /* then the queue is full */
+    double         wait_s;       /* that it predicts */
+    uint32_t       fail_after;   /* tokens; then FINISH_ERROR; 0: never */
+    bool           no_tokenizer, thinks;
+    atomic_bool    frozen; /* takes steps no more, until it is false again */
+    uint64_t       submitted, cancelled, finished;
+    engine_request last; /* that was submitted; its pointers are no more */
 } fake = {.script = "Once upon a time there was a penstock. ", .requests_max = FAKE_REQUESTS};
 
 typedef struct {
@@ -169,7 +170,7 @@ int engine_submit(engine *e, engine_request *r, error *err) {
         code = error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
     } else {
         fake_request *q = calloc(1, sizeof *q);
-        q->r = *r;
+        q->r = fake.last = *r;
         q->ledger.submitted_us = clock_us();
         q->ledger.prompt_tokens = r->prompt_tokens;
         e->requests[e->count++] = q;
@@ -237,6 +238,11 @@ int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool kee
         if (ids[i] < 256) buf_char(out, (char)ids[i]);
     }
     return OK;
+}
+/* With fake.thinks the bytes 1 and 2 stand around what is thought. */
+int64_t tokenizer_id_of(const tokenizer *t, const char *token) {
+    (void)t;
+    return !fake.thinks ? -1 : strcmp(token, "<think>") == 0 ? 1 : strcmp(token, "</think>") == 0 ? 2 : -1;
 }
 void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) {
     (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>");
