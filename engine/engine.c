@@ -44,6 +44,8 @@ struct engine {
     atomic_bool     stop;    /* read by the walker before each operator */
     atomic_bool     starved; /* sleeps for want of room in the ring */
     atomic_bool     closing;
+    atomic_bool     held;          /* engine_hold */
+    atomic_bool     drop_cache;    /* engine_drop_cache */
     pthread_mutex_t consumer_lock; /* engine_wait only */
     pthread_cond_t  consumer_woken;
     pthread_t       thread;
@@ -339,8 +341,9 @@ static int step(engine *e, bool *ran, error *err) {
     atomic_store(&e->stop, atomic_load(&e->closing)); /* what asked for a stop before this is about to be taken */
     take_new(e);
     take_cancelled(e);
+    if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
     *ran = false;
-    if (has_room(e)) {
+    if (has_room(e) && !atomic_load(&e->held)) {
         const uint64_t plan_ns = clock_ns();
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->figures.plan_ns_total += clock_ns() - plan_ns;
@@ -564,6 +567,17 @@ void engine_read_snapshot(engine *e, engine_snapshot *out) {
     requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
     out->operators_done = walker_operators_done(e->walker);
+    out->held = atomic_load(&e->held);
+}
+
+void engine_hold(engine *e, bool held) {
+    atomic_store(&e->held, held);
+    requests_kick(&e->requests);
+}
+
+void engine_drop_cache(engine *e) {
+    atomic_store(&e->drop_cache, true);
+    requests_kick(&e->requests);
 }
 
 backlog engine_backlog(const engine *e, const engine_snapshot *s) {
