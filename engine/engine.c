@@ -43,6 +43,8 @@ struct engine {
     ring           *ring;
     atomic_bool     starved; /* sleeps for want of room in the ring */
     atomic_bool     closing;
+    atomic_bool     held;          /* engine_hold */
+    atomic_bool     drop_cache;    /* engine_drop_cache */
     pthread_mutex_t consumer_lock; /* engine_wait only */
     pthread_cond_t  consumer_woken;
     pthread_t       thread;
@@ -418,8 +420,9 @@ static int step(engine *e, bool *ran, error *err) {
     e->seen_kicks = requests_kicks(&e->requests);
     take_new(e);
     take_cancelled(e);
+    if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
     *ran = false;
-    if (has_room(e)) {
+    if (has_room(e) && !atomic_load(&e->held)) {
         const uint64_t plan_ns = clock_ns();
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->figures.plan_ns_total += clock_ns() - plan_ns;
@@ -641,6 +644,17 @@ void engine_read_snapshot(engine *e, engine_snapshot *out) {
     requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
     out->operators_done = walker_operators_done(e->walker);
+    out->held = atomic_load(&e->held);
+}
+
+void engine_hold(engine *e, bool held) {
+    atomic_store(&e->held, held);
+    requests_kick(&e->requests);
+}
+
+void engine_drop_cache(engine *e) {
+    atomic_store(&e->drop_cache, true);
+    requests_kick(&e->requests);
 }
 
 backlog engine_backlog(const engine *e, const engine_snapshot *s) {

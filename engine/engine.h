@@ -83,6 +83,11 @@ queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, doubl
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
 
+/* For the operator, from any thread: no further pass is begun, and everything stays where it is, until it is let go; cached
+ * prefixes that no running request holds are forgotten, after the pass that runs. */
+void engine_hold(engine *e, bool held);
+void engine_drop_cache(engine *e);
+
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
 
 typedef struct {
@@ -116,6 +121,7 @@ typedef struct {
     uint64_t        prompt_left; /* prompt tokens of those who run that are still to be computed */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
+    bool            held;        /* engine_hold */
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 /* Any thread, at any time: nothing that the engine thread does or holds is waited for. */

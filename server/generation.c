@@ -386,6 +386,32 @@ void generation_drained(exchange *x) {
     for (uint32_t i = 0; i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
 }
 
+/* ---- the operator's view ---- */
+void generation_end(exchange *x, fault_kind kind) {
+    (void)kind;
+    if (x->kind->lost != generation_lost) return;
+    listener_touch(x->conn);
+    fail(generation_of(x));
+    generation_release_if_done(generation_of(x));
+}
+
+void generation_describe(const exchange *x, buf *json) {
+    const generation *g = (const generation *)x;
+    if (x->kind->lost != generation_lost || !g->choices) return;
+    uint64_t prompt = 0, output = 0;
+    bool     begun = false;
+    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        output += g->choices[i].text.token_count, begun |= g->choices[i].first_us != 0;
+    buf_printf(json,
+               ",\"state\":\"%s\",\"stream\":%s,\"choices\":%u,\"priority\":%d,\"prompt_tokens\":%" PRIu64
+               ",\"output_tokens\":%" PRIu64,
+               !g->open ? "writing"
+               : begun  ? "decoding"
+                        : "waiting",
+               g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
+}
+
 const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,   generation_prepare,
                                      generation_finish,  generation_lost, generation_destroy};
 const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare,

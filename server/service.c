@@ -69,7 +69,11 @@ static void watch_drain(service *sv) {
     uint64_t requests = sv->metrics.count.exchanges;
     bool     busy = requests || sv->requests.live || listener_read_facts(sv->listener).connections;
     bool     late = clock_us() > sv->drain_until_us;
-    if (late && requests) log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+    if (late && requests) {
+        log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+        for (exchange *x = sv->exchanges, *next; x; x = next) next = x->next, exchange_end(x, FAULT_DRAINING);
+        listener_flush(sv->listener);
+    }
     if (!busy || late) uv_stop(&sv->loop);
 }
 
@@ -92,6 +96,7 @@ void service_drain(service *sv, uint64_t at_most_us) {
     sv->phase = PHASE_DRAINING;
     sv->drain_until_us = clock_us() + at_most_us;
     listener_stop(sv->listener);
+    if (sv->engine) engine_hold(sv->engine, false); /* what is held would never finish */
     uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
 }
 

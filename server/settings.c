@@ -221,3 +221,14 @@ int settings_check_serving(const settings *s, error *err) {
 void settings_apply_log(const settings *s) {
     log_configure((log_level)option_choice_index(LOG_LEVELS, s->log_level), strcmp(s->log_format, "json") == 0);
 }
+
+static const char *const level_words[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+
+const char *settings_log_level_name(void) { return level_words[log_threshold()]; }
+
+int settings_set_log_level(const char *word, error *err) {
+    for (log_level level = LOG_ERROR; level <= LOG_DEBUG; level++)
+        if (strcmp(level_words[level], word) == 0) return log_set_threshold(level), OK;
+    return error_set(err, ERR_INVALID, "log-level must be one of " LOG_LEVELS ", not '%.16s'", word);
+}

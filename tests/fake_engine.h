@@ -199,6 +199,8 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
     nanosleep(&(struct timespec){0, (long)timeout_ms * 1000000}, NULL);
     return true;
 }
+void engine_hold(engine *e, bool held) { (void)e, (void)held; }
+void engine_drop_cache(engine *e) { (void)e; }
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     pthread_mutex_lock(&e->lock);
     *out = (engine_snapshot){.passes_done = e->passes,
