@@ -11,6 +11,7 @@
 #include "base/histogram.h"
 #include "engine/engine.h"
 #include "server/health.h"
+#include "server/keys.h"
 
 typedef enum { DIALECT_NATIVE, DIALECT_VLLM, DIALECT_VLLM_OLD, DIALECT_COUNT } metrics_dialect;
 
@@ -36,10 +37,11 @@ typedef enum {
 
 typedef struct {
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
-    uint64_t refused_full, refused_draining, refused_invalid, refused_key, refused_limit;
-    uint64_t ledger_us[LEDGER_PARTS]; /* of requests that have ended */
-    uint64_t answers[6];              /* by first digit of the status */
-    uint64_t clients_gone;            /* left before their answer was complete */
+    uint64_t refused_draining, refused_invalid, refused_key, refused_limit;
+    uint64_t refused_queue[QUEUE_FULL_WAIT + 1]; /* by queue_answer */
+    uint64_t ledger_us[LEDGER_PARTS];            /* of requests that have ended */
+    uint64_t answers[6];                         /* by first digit of the status */
+    uint64_t clients_gone;                       /* left before their answer was complete */
     uint64_t readers_too_slow;
     uint64_t unknown_parameters;
     uint64_t exchanges; /* a gauge: requests being worked on */
@@ -59,7 +61,8 @@ typedef struct {
     double   start_time_s, cpu_s, resident_bytes; /* start_time_s: Unix */
     double   stands_s;                            /* progress_stands_us */
     double   health[HEALTH_COUNT];                /* 1 for the state that it is in */
-    double   running_max, waiting_max, context_max;
+    double   running_max, waiting_max, context_max, wait_s;
+    double   waiting_capacity, waiting_deferred; /* those who wait, by reason */
     uint64_t connections, connections_accepted, connections_refused, malformed;
 } metrics_facts;
 
@@ -67,11 +70,14 @@ typedef struct {
     const metrics         *metrics;
     const engine_snapshot *snapshot;
     const metrics_facts   *facts;
+    const tenant_figures  *tenants; /* at most TENANTS_SHOWN_MAX: whatever the file of keys holds, series stay few */
+    uint32_t               tenant_count;
 } metrics_view;
+enum { TENANTS_SHOWN_MAX = 32 };
 
 /* ---- the table ---- */
 typedef enum { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO } metric_kind;
-typedef enum { IN_METRICS, IN_SNAPSHOT, IN_FACTS } metric_place;
+typedef enum { IN_METRICS, IN_SNAPSHOT, IN_FACTS, IN_TENANTS } metric_place;     /* the last: a sample for each tenant */
 typedef enum { AS_U32, AS_U64, AS_F64, AS_NS, AS_US, AS_HISTOGRAM } metric_type; /* _NS, _US are shown in seconds */
 typedef struct metrics_layout metrics_layout;
 
@@ -108,6 +114,6 @@ typedef struct metrics_page metrics_page;
 metrics_page               *metrics_page_new(const metrics_layout *l);
 void                        metrics_page_free(metrics_page *p);
 void metrics_page_write(const metrics_page *p, const metrics_view *v, buf *out); /* Prometheus text format 0.0.4 */
-void metrics_label(buf *out, const char *name, const char *value); /* name="value", escaped */
+void metrics_label(buf *out, const char *name, const char *value);               /* name="value", escaped */
 /* What follows from the rest: shares, sums, the process. */
 void metrics_facts_derive(metrics_facts *f, const engine_snapshot *s, health_state state);
