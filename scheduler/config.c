@@ -26,7 +26,7 @@ static const policy_row slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = {"chunked", &slicing_chunked},
     [SLICING_WHOLE] = {"whole", &slicing_whole},
     [SLICING_LAYERED] = {"layered", &slicing_layered},
-    [SLICING_AUTO] = {"auto", NULL},
+    [SLICING_AUTO] = {"auto", &slicing_auto},
 };
 static const policy_row preemptions[PREEMPTION_COUNT] = {
     [PREEMPTION_NONE] = {"none", &preemption_none},

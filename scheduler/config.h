@@ -31,9 +31,11 @@ typedef struct {
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
+typedef enum { SLICING_BUDGET_FIXED, SLICING_BUDGET_DEADLINE } slicing_budget;
 typedef struct {
     slicing_policy policy;
-    uint32_t       chunk_tokens; /* chunked: prefill rows of one pass while decodes run */
+    slicing_budget budget;       /* of prompts in one pass while decodes run */
+    uint32_t       chunk_tokens; /* the fixed one: rows, each weighted with the share of the layers that it walks */
 } slicing_config;
 
 /* when does a running pass yield */

@@ -188,6 +188,8 @@ const metric_row metric_rows[] = {
      SNAPSHOT(plan_ns_total, AS_NS)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
+    {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL, "Of these, weights of experts, by the experts that rows touched.",
+     SNAPSHOT(device.expert_bytes, AS_U64)},
     {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.",
      SNAPSHOT(weights_bytes, AS_U64)},
     {OURS("penstock_stops_total"), COUNTER, "reason=\"cancelled\"",

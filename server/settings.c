@@ -12,7 +12,8 @@
 /* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole|layered"
+#define SLICINGS "chunked|whole|layered|auto"
+#define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
@@ -126,7 +127,14 @@ const option_row settings_rows[] = {
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
      "who may enter: as long as pages last now, or only with pages for the whole answer", false},
-    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL, "how a prompt is cut", false},
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
+     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
+     "the model has experts",
+     false},
+    {"scheduler", "slicing-budget", OPTION_CHOICE, AT(slicing_budget), 0, 0, "fixed", SLICING_BUDGETS, NULL,
+     "how much of prompts goes beside running answers: chunk-tokens, or as much as lets the tightest of them have its token "
+     "in time (chunk-tokens where none says when)",
+     false},
     {"scheduler", "preemption", OPTION_CHOICE, AT(preemption), 0, 0, "none", PREEMPTIONS, NULL,
      "when a running pass yields: never, or before its next operator where somebody more urgent came", false},
     {"scheduler", "preemption-batch", OPTION_U32, PLAN(preemption.batch_tokens), 0, 1048576, "0", NULL, "N",
@@ -180,6 +188,7 @@ int settings_finish(settings *s, error *err) {
     c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
     c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
     c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->slicing.budget = (slicing_budget)option_choice_index(SLICING_BUDGETS, s->slicing_budget);
     c->preemption.policy = (preemption_policy)policy_of(AXIS_PREEMPTION, s->preemption);
     c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
     c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);

@@ -109,7 +109,7 @@ static void draw_config(world *w) {
                             .page_tokens = between(w, 1, 6),
                             .model.op_count = between(w, 1, 7),
                             .admission.policy = (admission_policy)below(w, 2),
-                            .slicing.policy = (slicing_policy)below(w, 3),
+                            .slicing = {.policy = (slicing_policy)below(w, SLICING_COUNT), .budget = (slicing_budget)below(w, 2)},
                             .retention.prefix_cache = !percent(w, 15),
                             .jobs_max = between(w, 1, 24),
                             .seed = rng_next(&w->random)};
@@ -117,6 +117,7 @@ static void draw_config(world *w) {
     c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
     c->slicing.chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
+    if (percent(w, 50)) c->model.experts = 8, c->model.experts_per_row = 2;
     c->frame_count = below(w, 5);
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
     c->frame_tokens = c->frame_count ? between(w, 1, percent(w, 30) ? 5 : c->batch_tokens_max + 3) : 0;
@@ -183,8 +184,8 @@ static void draw_prompt(world *w, request *r) {
 static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     const scheduler_config *c = &w->config;
     uint32_t                rows = c->batch_tokens_max - c->running_max;
-    if (c->slicing.policy == SLICING_CHUNKED) rows = least(rows, c->slicing.chunk_tokens);
-    bool cuts = c->slicing.policy == SLICING_LAYERED || (w->dice->stop_percent > 0 && c->frame_count > 0);
+    if (c->slicing.policy != SLICING_WHOLE) rows = least(rows, c->slicing.chunk_tokens < 8 ? 1 : c->slicing.chunk_tokens / 8);
+    bool cuts = c->slicing.policy == SLICING_LAYERED || c->slicing.policy == SLICING_AUTO || (w->dice->stop_percent > 0 && c->frame_count > 0);
     if (cuts) rows = 1; /* a suspended piece is taken up as it is */
     const uint64_t passes = (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
     return c->preemption.policy == PREEMPTION_OPERATOR ? 2 * passes : passes; /* decodes that waited go alone */
@@ -308,7 +309,7 @@ static void check_plan(world *w) {
     }
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
-    if (c->slicing.policy == SLICING_CHUNKED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
+    if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
         bool resumes = false; /* a suspended piece may be wider than a chunk: it is cut, and so never is */
         for (uint32_t i = 0; i < p->slice_count; i++) resumes |= p->slices[i].op_begin > 0;
         check(p->prefill_rows <= c->slicing.chunk_tokens || resumes);
