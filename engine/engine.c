@@ -699,7 +699,7 @@ queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, int32
         error_set(err, ERR_FULL, "prompts of %llu tokens wait already, and %u may", (unsigned long long)b.waiting_tokens,
                   c->waiting_tokens_max);
     if (answer == QUEUE_FULL_WAIT)
-        error_set(err, ERR_FULL, "a request would wait %.0f s now, and %.0f s are allowed", *wait_s,
+        error_set(err, ERR_FULL, "a request would wait %.1f s now, and %.1f s are allowed", *wait_s,
                   (double)e->config.queue_wait_max_us * 1e-6);
     return answer;
 }
