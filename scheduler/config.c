@@ -14,8 +14,12 @@ typedef struct {
 } policy_row;
 
 static const policy_row orders[ORDER_COUNT] = {
-    [ORDER_FCFS] = {"fcfs", &order_fcfs}, [ORDER_PRIORITY] = {"priority", NULL}, [ORDER_DEADLINE] = {"deadline", NULL},
-    [ORDER_SRPT] = {"srpt", NULL},        [ORDER_JOB] = {"job", NULL},           [ORDER_GOODPUT] = {"goodput", NULL},
+    [ORDER_FCFS] = {"fcfs", &order_fcfs},
+    [ORDER_PRIORITY] = {"priority", &order_priority},
+    [ORDER_DEADLINE] = {"deadline", &order_deadline},
+    [ORDER_SRPT] = {"srpt", &order_srpt},
+    [ORDER_JOB] = {"job", &order_job},
+    [ORDER_GOODPUT] = {"goodput", &order_goodput},
 };
 static const policy_row admissions[ADMISSION_COUNT] = {
     [ADMISSION_GREEDY] = {"greedy", &admission_greedy},
@@ -92,6 +96,8 @@ static const struct {
     LIMIT(frame_tokens, 0, 1 << 22),
     LIMIT(model.op_count, 1, 1 << 20),
     LIMIT(jobs_max, 0, 1 << 24),
+    LIMIT(order.age_ms, 0, UINT32_MAX),
+    LIMIT(fair.tenants_max, 0, 1 << 15),
 #undef LIMIT
 };
 

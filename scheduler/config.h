@@ -21,7 +21,14 @@ typedef enum {
 typedef enum { ORDER_FCFS, ORDER_PRIORITY, ORDER_DEADLINE, ORDER_SRPT, ORDER_JOB, ORDER_GOODPUT, ORDER_COUNT } order_policy;
 typedef struct {
     order_policy policy;
+    uint32_t     age_ms; /* priority: how long a wait one level is worth; 0: 30,000 */
 } order_config;
+
+/* around the order: whose turn is it */
+typedef struct {
+    bool     turns;       /* tenants take turns, by device time over their weight */
+    uint32_t tenants_max; /* told apart at once; 0: 256 */
+} fair_config;
 
 /* who may enter */
 typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
@@ -84,6 +91,7 @@ typedef struct {
 
     model_shape       model;
     order_config      order;
+    fair_config       fair;
     admission_config  admission;
     slicing_config    slicing;
     preemption_config preemption;
