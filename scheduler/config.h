@@ -40,7 +40,10 @@ typedef struct {
 typedef enum { PREEMPTION_NONE, PREEMPTION_OPERATOR, PREEMPTION_COUNT } preemption_policy;
 typedef struct {
     preemption_policy policy;
+    uint32_t          batch_tokens; /* operator: prompts share a pass of prefill up to so many rows; 0: BATCH_TOKENS */
+    bool              decodes_wait; /* operator: decodes with a token deadline wait for prompts as long as it allows */
 } preemption_config;
+enum { BATCH_TOKENS = 256 }; /* more rows at once than this read no weight less often per row */
 
 /* how is memory taken back from running work */
 typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;
