@@ -127,7 +127,7 @@ static bool queue_takes(generation *g) {
     double   wait_s;
     error    err;
     for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, &wait_s, &err);
+    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, g->priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
     fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
@@ -378,6 +378,25 @@ void generation_event(service *sv, const engine_event *e) {
         g->in_engine--;
     }
     generation_release_if_done(g);
+}
+
+/* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
+static bool is_past_hope(const generation *g) {
+    if (!g->base.conn || g->base.fault.kind || !is_too_late(g)) return false;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].first_us) return false;
+    return true;
+}
+
+void generation_expire(service *sv) {
+    for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
+        generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
+        if (!g || !is_past_hope(g)) continue;
+        fault_set(&g->base.fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+                  g->slo.deadline_ms);
+        listener_touch(g->base.conn);
+        fail(g); /* it is released when the engine has let go of it */
+    }
 }
 
 void generation_drained(exchange *x) {
