@@ -90,6 +90,7 @@ static const struct {
     LIMIT(context_max, 2, 1 << 28),
     LIMIT(batch_tokens_max, 2, 1 << 22),
     LIMIT(slicing.chunk_tokens, 1, 1 << 22),
+    LIMIT(slicing.short_tokens, 0, 1 << 22),
     LIMIT(page_count, 1, (1 << 30) - 1),
     LIMIT(page_tokens, 1, 1 << 12),
     LIMIT(frame_count, 0, 1 << 16),
