@@ -298,7 +298,8 @@ static bool admit(scheduler *s, uint32_t index) {
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) {
+    if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
+    if (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
         s->refused = s->records[index].arrival;
         return false;
     }

@@ -11,7 +11,7 @@
 
 /* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs|priority|deadline|srpt|job|goodput"
-#define ADMISSIONS "greedy|conservative"
+#define ADMISSIONS "greedy|conservative|past-future"
 #define SLICINGS "chunked|whole|layered|auto"
 #define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
@@ -50,6 +50,9 @@ const option_row settings_rows[] = {
      "socket for the operator, for its owner alone (see `penstock admin` in operations.md)", false},
     {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
      "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
+    {"server", "cors-origins", OPTION_STRING, AT(server.cors_origins), 0, 0, NULL, NULL, "ORIGINS",
+     "web pages of these origins may ask from a browser: https://a.example https://b.example, or * for all; else none may",
+     true},
     {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
      "answer /metrics without a key, as /health, /live and /ready are", true},
     {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
@@ -110,7 +113,9 @@ const option_row settings_rows[] = {
     {"engine", "isa", OPTION_CHOICE, DEVICE(isa), 0, 0, "auto", "auto|avx512|avx2|plain", NULL,
      "instruction set of the cpu device", false},
     {"engine", "sim-hardware", OPTION_STRING, DEVICE(sim_hardware), 0, 0, NULL, NULL, "NAME",
-     "the machine that the sim device models", false},
+     "the machine that the sim device models: h200, h100, a100-80g or cpu", false},
+    {"engine", "sim-calibration", OPTION_STRING, DEVICE(sim_calibration), 0, 0, NULL, NULL, "FILE",
+     "measurements of a machine in place of the modelled one's (`build/bench/calibrate` makes them)", false},
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},
@@ -135,7 +140,13 @@ const option_row settings_rows[] = {
     {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
      "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
-     "who may enter: as long as pages last now, or only with pages for the whole answer", false},
+     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at the "
+     "worst moment, as past answers were",
+     false},
+    {"scheduler", "past-future-quantile", OPTION_U32, PLAN(admission.quantile_percent), 0, 99, "0", NULL, "PERCENT",
+     "admission past-future: the share of past answers that are no longer than predicted; 0: 70", false},
+    {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
+     "admission past-future: pages left for what the prediction misses; 0: 5", false},
     {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
      "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
      "the model has experts",
