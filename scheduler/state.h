@@ -19,6 +19,7 @@
 #include "scheduler/jobs.h"
 #include "scheduler/length_model.h"
 #include "scheduler/policy.h"
+#include "scheduler/retain.h"
 #include "scheduler/staircase.h"
 #include "scheduler/step_model.h"
 
@@ -106,6 +107,7 @@ struct scheduler {
     frame_pool    frames;
     kvcache      *kv;
     job_table     jobs;
+    retainer      retain;
     step_model    steps;
     length_model  lengths;
 
