@@ -14,8 +14,12 @@ typedef struct {
 } policy_row;
 
 static const policy_row orders[ORDER_COUNT] = {
-    [ORDER_FCFS] = {"fcfs", &order_fcfs}, [ORDER_PRIORITY] = {"priority", NULL}, [ORDER_DEADLINE] = {"deadline", NULL},
-    [ORDER_SRPT] = {"srpt", NULL},        [ORDER_JOB] = {"job", NULL},           [ORDER_GOODPUT] = {"goodput", NULL},
+    [ORDER_FCFS] = {"fcfs", &order_fcfs},
+    [ORDER_PRIORITY] = {"priority", &order_priority},
+    [ORDER_DEADLINE] = {"deadline", &order_deadline},
+    [ORDER_SRPT] = {"srpt", &order_srpt},
+    [ORDER_JOB] = {"job", &order_job},
+    [ORDER_GOODPUT] = {"goodput", &order_goodput},
 };
 static const policy_row admissions[ADMISSION_COUNT] = {
     [ADMISSION_GREEDY] = {"greedy", &admission_greedy},
@@ -26,7 +30,7 @@ static const policy_row slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = {"chunked", &slicing_chunked},
     [SLICING_WHOLE] = {"whole", &slicing_whole},
     [SLICING_LAYERED] = {"layered", &slicing_layered},
-    [SLICING_AUTO] = {"auto", NULL},
+    [SLICING_AUTO] = {"auto", &slicing_auto},
 };
 static const policy_row preemptions[PREEMPTION_COUNT] = {
     [PREEMPTION_NONE] = {"none", &preemption_none},
@@ -94,6 +98,8 @@ static const struct {
     LIMIT(jobs_max, 0, 1 << 24),
     LIMIT(retention.pins_percent, 0, 100),
     LIMIT(retention.tenant_pins_percent, 0, 100),
+    LIMIT(order.age_ms, 0, UINT32_MAX),
+    LIMIT(fair.tenants_max, 0, 1 << 15),
 #undef LIMIT
 };
 

@@ -21,7 +21,14 @@ typedef enum {
 typedef enum { ORDER_FCFS, ORDER_PRIORITY, ORDER_DEADLINE, ORDER_SRPT, ORDER_JOB, ORDER_GOODPUT, ORDER_COUNT } order_policy;
 typedef struct {
     order_policy policy;
+    uint32_t     age_ms; /* priority: how long a wait one level is worth; 0: 30,000 */
 } order_config;
+
+/* around the order: whose turn is it */
+typedef struct {
+    bool     turns;       /* tenants take turns, by device time over their weight */
+    uint32_t tenants_max; /* told apart at once; 0: 256 */
+} fair_config;
 
 /* who may enter */
 typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
@@ -31,9 +38,11 @@ typedef struct {
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
+typedef enum { SLICING_BUDGET_FIXED, SLICING_BUDGET_DEADLINE } slicing_budget;
 typedef struct {
     slicing_policy policy;
-    uint32_t       chunk_tokens; /* chunked: prefill rows of one pass while decodes run */
+    slicing_budget budget;       /* of prompts in one pass while decodes run */
+    uint32_t       chunk_tokens; /* the fixed one: rows, each weighted with the share of the layers that it walks */
 } slicing_config;
 
 /* when does a running pass yield */
@@ -59,7 +68,7 @@ typedef struct {
     /* ttl and workflow: how long a turn's pages are pinned, and how many may be (retain.h) */
     uint64_t ttl_us;                            /* fixed; 0: two seconds */
     bool     ttl_fitted;                        /* to the gaps of each tool instead */
-    uint32_t pins_percent, tenant_pins_percent; /* of all pages, of all pins and of a tenant's; 0: 50, 25 */
+    uint32_t pins_percent, tenant_pins_percent; /* of all pages, of all pins and of a tenant's; 0: 50, 50 */
 } retention_config;
 
 /* What the scheduler is told of the model: how large its rectangle is, where it may be cut, what a row touches. */
@@ -86,6 +95,7 @@ typedef struct {
 
     model_shape       model;
     order_config      order;
+    fair_config       fair;
     admission_config  admission;
     slicing_config    slicing;
     preemption_config preemption;

@@ -4,7 +4,7 @@
 #include "base/hash.h"
 #include "scheduler/state.h"
 
-enum { PINS_PERCENT = 50, TENANT_PINS_PERCENT = 25, EXPIRED_MAX = 32 };
+enum { PINS_PERCENT = 50, TENANT_PINS_PERCENT = 50, EXPIRED_MAX = 32 };
 #define TTL_US 2000000u
 #define ADDED_WEIGHT 0.05
 #define REUSE_WEIGHT 0.5 /* of the grade: 0.5 of how unlikely it is to be used again, 0.2 of its size */
@@ -53,13 +53,15 @@ void retain_drop(scheduler *s, uint32_t place) {
     heap_remove(&s->retain.ends, place), heap_remove(&s->retain.youngest, place);
     s->retain.pages -= p->pages, s->retain.tenant_pages[p->tenant] -= p->pages;
     p->tail = NO_PAGE, p->pages = 0;
+    s->jobs.all[place].pinned_tokens = 0;
 }
 
-static void put(scheduler *s, uint32_t place, uint32_t slot, uint32_t tenant, uint64_t until_us) {
+static void put(scheduler *s, uint32_t place, uint32_t slot, uint32_t of, uint64_t until_us) {
     pin *p = &s->retain.pins[place];
     p->tail = kvcache_pin(s->kv, slot, &p->pages);
-    p->until_us = until_us, p->tenant = tenant;
-    s->retain.pages += p->pages, s->retain.tenant_pages[tenant] += p->pages;
+    p->until_us = until_us, p->tenant = of;
+    s->jobs.all[place].pinned_tokens = p->pages * s->config.page_tokens;
+    s->retain.pages += p->pages, s->retain.tenant_pages[of] += p->pages;
     heap_add(&s->retain.ends, (heap_entry){0, place, until_us, place});
     heap_add(&s->retain.youngest, (heap_entry){0, place, UINT64_MAX - s->jobs.all[place].arrival, place});
 }
@@ -101,7 +103,7 @@ static void follow_price(scheduler *s, double seconds) {
     r->waited_s *= fade, r->pinned_s *= fade;
     r->pinned_s += seconds * r->ends.count;
     const double share = (double)r->pages / s->config.page_count;
-    if (s->refused) r->waited_s += seconds * s->waiting.count * (share < 1 ? share : 1);
+    if (s->refused) r->waited_s += seconds * s->waiting_count * (share < 1 ? share : 1);
 }
 
 static double price(const retainer *r) { return r->pinned_s > 0 ? r->waited_s / r->pinned_s : 0; }
@@ -169,12 +171,12 @@ static uint64_t ttl_us(const scheduler *s, const request_job *j, uint32_t tokens
     return or_default(c->ttl_us, TTL_US);
 }
 
-static bool in_budget(const scheduler *s, uint32_t tenant, uint64_t pages) {
+static bool in_budget(const scheduler *s, uint32_t of, uint64_t pages) {
     const retainer         *r = &s->retain;
     const retention_config *c = &s->config.retention;
     const uint64_t          all = or_default(c->pins_percent, PINS_PERCENT) * s->config.page_count / 100;
     const uint64_t          own = or_default(c->tenant_pins_percent, TENANT_PINS_PERCENT) * s->config.page_count / 100;
-    return r->pages + pages <= all && r->tenant_pages[tenant] + pages <= own;
+    return r->pages + pages <= all && r->tenant_pages[of] + pages <= own;
 }
 
 /* A turn that is followed by another will use all of it, but for what the other adds. Who has no job may come back or not.
@@ -201,11 +203,11 @@ void retain_turn(scheduler *s, uint32_t index) {
     const uint32_t     pages = kvcache_shared_tokens(s->kv, q->slot) / s->config.page_tokens;
     retain_drop(s, record->job); /* of a turn beside this one */
     p->tool = j->tool, p->turns++, p->known = q->known, p->grade = grade;
-    const uint32_t tenant = tenant_place(&s->retain, record->request.tenant.id);
+    const uint32_t of = tenant_place(&s->retain, record->request.tenant.id);
     const uint64_t ttl = pages ? ttl_us(s, j, q->known) : 0;
-    if (ttl > 0 && in_budget(s, tenant, pages)) {
+    if (ttl > 0 && in_budget(s, of, pages)) {
         s->totals.pins_made++;
-        put(s, record->job, q->slot, tenant, ttl < UINT64_MAX - s->now_us ? s->now_us + ttl : UINT64_MAX);
+        put(s, record->job, q->slot, of, ttl < UINT64_MAX - s->now_us ? s->now_us + ttl : UINT64_MAX);
     } else if (ttl > 0) {
         s->totals.pins_refused++;
     }

@@ -154,9 +154,12 @@ typedef struct {
     uint64_t passes_done, passes_stopped, passes_us;            /* us: from plan to report, both kinds */
     uint64_t stops_cancelled, stops_outranked, stops_token_due; /* passes stopped because somebody in it was gone; somebody
                                                                    went before all of it; a decode wanted its token */
-    uint64_t passes_beside;                                     /* of prefill alone while decodes waited */
-    double   step_error_share;   /* of the step-time model: moving mean of its relative error */
-    uint32_t jobs;               /* remembered, live ones included */
+    uint64_t passes_beside; /* of prefill alone while decodes waited */
+    double   step_error_share;                       /* of the step-time model: moving mean of its relative error */
+    uint32_t jobs;                                   /* remembered, live ones included */
+    uint64_t elders;                                 /* went first because others had passed them for long enough */
+    uint32_t tenants;                                /* with requests that wait or run */
+    double   jain; /* of device time per second of being live, over the weight: 1 equal shares, 1/n one of n had all */
     uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
     uint64_t pins_made, pins_refused, pins_hit, pins_expired, pins_broken; /* refused: over a budget; broken: gave way */
 } scheduler_stats;

@@ -127,7 +127,7 @@ static bool queue_takes(generation *g) {
     double   wait_s;
     error    err;
     for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, &wait_s, &err);
+    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, g->priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
     fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);

@@ -143,6 +143,13 @@ const metric_row metric_rows[] = {
      TENANT(tokens, AS_U64)},
     {OURS("penstock_tenant_requests"), GAUGE, NULL, "HTTP requests of the tenant that are being worked on.",
      TENANT(running, AS_U32)},
+    {OURS("penstock_tenants_live"), GAUGE, NULL, "Tenants with requests that wait or run.", QUEUE(tenants, AS_U32)},
+    {OURS("penstock_fairness_jain"), GAUGE, NULL,
+     "Jain's index of the tenants' device time per second of having requests, over their weights: 1 if equal, 1/n if one of n "
+     "had all.",
+     QUEUE(jain, AS_F64)},
+    {OURS("penstock_elders_total"), COUNTER, NULL, "Requests that went first because others had passed them for long enough.",
+     QUEUE(elders, AS_U64)},
 
     /* ---- tokens ---- */
     {BOTH("penstock_prompt_tokens_total", "vllm:prompt_tokens_total"), COUNTER, NULL,
@@ -198,7 +205,10 @@ const metric_row metric_rows[] = {
      SNAPSHOT(plan_ns_total, AS_NS)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
-    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.", SNAPSHOT(weights_bytes, AS_U64)},
+    {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL, "Of these, weights of experts, by the experts that rows touched.",
+     SNAPSHOT(device.expert_bytes, AS_U64)},
+    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.",
+     SNAPSHOT(weights_bytes, AS_U64)},
     {OURS("penstock_stops_total"), COUNTER, "reason=\"cancelled\"",
      "Passes stopped on their way, because a request in it was cancelled, a more urgent one came, or a token was due.",
      QUEUE(stops_cancelled, AS_U64)},

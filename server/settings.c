@@ -10,9 +10,10 @@
 #include "server/keys.h"
 
 /* Every word is a policy that scheduler_policy_find knows. */
-#define ORDERS "fcfs"
+#define ORDERS "fcfs|priority|deadline|srpt|job|goodput"
 #define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole|layered"
+#define SLICINGS "chunked|whole|layered|auto"
+#define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru|ttl|workflow"
@@ -123,10 +124,26 @@ const option_row settings_rows[] = {
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
      "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
-    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
+    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL,
+     "who goes first: who came first; the better priority; the earliest deadline; the shortest; the earliest job; the most "
+     "value for the time",
+     false},
+    {"scheduler", "priority-age", OPTION_U32, PLAN(order.age_ms), 0, 4294967295.0, "0", NULL, "MS",
+     "order priority: how long a wait one level of priority is worth; 0: 30,000", false},
+    {"scheduler", "fair", OPTION_BOOL, PLAN(fair.turns), 0, 0, "no", NULL, NULL,
+     "let tenants take turns by the device time they had, over their weight; the order decides within each", false},
+    {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
+     "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
      "who may enter: as long as pages last now, or only with pages for the whole answer", false},
-    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL, "how a prompt is cut", false},
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
+     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
+     "the model has experts",
+     false},
+    {"scheduler", "slicing-budget", OPTION_CHOICE, AT(slicing_budget), 0, 0, "fixed", SLICING_BUDGETS, NULL,
+     "how much of prompts goes beside running answers: chunk-tokens, or as much as lets the tightest of them have its token "
+     "in time (chunk-tokens where none says when)",
+     false},
     {"scheduler", "preemption", OPTION_CHOICE, AT(preemption), 0, 0, "none", PREEMPTIONS, NULL,
      "when a running pass yields: never, or before its next operator where somebody more urgent came", false},
     {"scheduler", "preemption-batch", OPTION_U32, PLAN(preemption.batch_tokens), 0, 1048576, "0", NULL, "N",
@@ -146,7 +163,7 @@ const option_row settings_rows[] = {
      "fit that time to how long each tool takes, what computing again costs and what others wait for memory", false},
     {"scheduler", "pins-percent", OPTION_U32, PLAN(retention.pins_percent), 0, 100, "50", NULL, "N",
      "of the KV pages, all pins together", false},
-    {"scheduler", "pins-tenant-percent", OPTION_U32, PLAN(retention.tenant_pins_percent), 0, 100, "25", NULL, "N",
+    {"scheduler", "pins-tenant-percent", OPTION_U32, PLAN(retention.tenant_pins_percent), 0, 100, "50", NULL, "N",
      "of the KV pages, one tenant's pins", false},
     {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(retention.prefix_cache), 0, 0, "yes", NULL, NULL,
      "reuse the pages of prompts that begin alike", false},
@@ -189,6 +206,7 @@ int settings_finish(settings *s, error *err) {
     c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
     c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
     c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->slicing.budget = (slicing_budget)option_choice_index(SLICING_BUDGETS, s->slicing_budget);
     c->preemption.policy = (preemption_policy)policy_of(AXIS_PREEMPTION, s->preemption);
     c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
     c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);
