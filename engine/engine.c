@@ -510,6 +510,8 @@ static int open_parts(engine *e, error *err) {
     c->scheduler_settings.model.experts = f->expert_count;
     c->scheduler_settings.model.experts_per_row = f->experts_per_token;
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
+    for (uint32_t i = 0; status == OK && scheduler_config_doubt(&c->scheduler_settings, i); i++)
+        log_warn("scheduler", "%s", scheduler_config_doubt(&c->scheduler_settings, i));
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;
     e->figures.page_bytes = memory.page_bytes;

@@ -34,7 +34,11 @@ typedef struct {
 typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
 typedef struct {
     admission_policy policy;
+    /* past-future: answers are taken to be so long that this share of such answers is no longer; 0: QUANTILE_PERCENT */
+    uint32_t quantile_percent;
+    uint32_t reserve_percent; /* past-future: of the pages, for what the prediction misses; 0: RESERVE_PERCENT */
 } admission_config;
+enum { QUANTILE_PERCENT = 70, RESERVE_PERCENT = 5 };
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
@@ -107,3 +111,5 @@ typedef struct {
 const char *scheduler_policy_name(policy_axis axis, uint32_t value);
 /* The value with this name among those that are built in; -1: none. */
 int scheduler_policy_find(policy_axis axis, const char *name);
+/* The i-th thing about a checked configuration that works and is hardly what was meant, as a sentence; NULL: no more. */
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i);

@@ -142,6 +142,7 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     s->promised += r->pages_ever - held;
     running_list_add(s, &s->prefilling, index);
     retain_admitted(s, index);
+    outlook_add(s, index);
 }
 
 void life_decode(scheduler *s, uint32_t index) {
@@ -161,6 +162,7 @@ static void stop_running(scheduler *s, uint32_t index) {
     check(s->promised >= s->records[index].pages_ever - held);
     s->promised -= s->records[index].pages_ever - held;
     running_list_remove(s, list_of(s, q), index);
+    outlook_remove(s, index);
     if (q->state == SEQUENCE_PREFILLING) line_leave(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
     give_slot_back(s, q);

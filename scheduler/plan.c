@@ -298,7 +298,8 @@ static bool admit(scheduler *s, uint32_t index) {
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    while (v.needs_now > v.available || !s->policies.admission->admits(&v)) {
+    if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
+    while (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
         if (running_count(s) > 0 || !retain_give_way(s)) { /* where nobody runs, pins would block for nothing */
             s->refused = s->records[index].arrival;
             return false;

@@ -39,6 +39,8 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
+    forecast_init(&s->forecast, running + 1, c->page_tokens, m);
+    s->expected = carve(m, running, sizeof *s->expected);
     step_model_init(&s->steps, &s->config.model);
     frame_pool_init(&s->frames, c->frame_count, c->frame_tokens, m);
     s->pass.slices = carve(m, c->batch_tokens_max, sizeof *s->pass.slices);

@@ -18,6 +18,7 @@
 #pragma once
 #include "kvcache/kvcache.h"
 #include "scheduler/fair.h"
+#include "scheduler/forecast.h"
 #include "scheduler/forest.h"
 #include "scheduler/heap.h"
 #include "scheduler/id_map.h"
@@ -41,6 +42,7 @@ typedef struct {
     uint32_t        known, limit; /* tokens: prompt and generated; the most there may be */
     uint32_t        slot;         /* also its list in the kvcache and its staircase; NO_SLOT */
     uint32_t        tbt_us;       /* within which its client wants each next token; 0: does not say */
+    uint32_t        ends;         /* tokens it is predicted to have in the end; kept by outlook.c */
     uint16_t        tenant;       /* whose device time it uses */
     uint8_t         state;        /* sequence_state */
     bool            returning : 1, in_flight : 1, cancelled : 1;
@@ -131,6 +133,9 @@ struct scheduler {
     tenant_table  tenants;
     step_model    steps;
     length_model  lengths;
+    forecast      forecast;
+    uint32_t     *expected; /* [running_max]: the running, by how long they are predicted to live */
+    uint32_t      expected_count;
 
     pass            pass;
     scheduler_stats totals; /* the counters only */
@@ -168,6 +173,11 @@ bool runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by turn of thei
 void line_check(const scheduler *s);
 
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us); /* stop.c */
+
+/* ---- outlook.c: the worst moment to come, where admission asks for it ---- */
+void     outlook_add(scheduler *s, uint32_t index); /* runs now */
+void     outlook_remove(scheduler *s, uint32_t index);
+uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens); /* pages, if this one ran as well */
 
 /* ---- life.c: how a sequence moves between its states ---- */
 void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */

@@ -387,6 +387,25 @@ void generation_event(service *sv, const engine_event *e) {
     generation_release_if_done(g);
 }
 
+/* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
+static bool is_past_hope(const generation *g) {
+    if (!g->base.conn || g->base.fault.kind || !is_too_late(g)) return false;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].first_us) return false;
+    return true;
+}
+
+void generation_expire(service *sv) {
+    for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
+        generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
+        if (!g || !is_past_hope(g)) continue;
+        fault_set(&g->base.fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+                  g->slo.deadline_ms);
+        listener_touch(g->base.conn);
+        fail(g); /* it is released when the engine has let go of it */
+    }
+}
+
 void generation_drained(exchange *x) {
     generation *g = generation_of(x);
     if (x->kind->lost != generation_lost || !g->streaming) return;

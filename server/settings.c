@@ -11,7 +11,7 @@
 
 /* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs|priority|deadline|srpt|job|goodput"
-#define ADMISSIONS "greedy|conservative"
+#define ADMISSIONS "greedy|conservative|past-future"
 #define SLICINGS "chunked|whole|layered|auto"
 #define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
@@ -135,7 +135,13 @@ const option_row settings_rows[] = {
     {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
      "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
-     "who may enter: as long as pages last now, or only with pages for the whole answer", false},
+     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at the "
+     "worst moment, as past answers were",
+     false},
+    {"scheduler", "past-future-quantile", OPTION_U32, PLAN(admission.quantile_percent), 0, 99, "0", NULL, "PERCENT",
+     "admission past-future: the share of past answers that are no longer than predicted; 0: 70", false},
+    {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
+     "admission past-future: pages left for what the prediction misses; 0: 5", false},
     {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
      "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
      "the model has experts",
