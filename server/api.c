@@ -254,13 +254,14 @@ static void refuse_method(service *sv, http_conn *c, int route) {
     answer_fault(sv, c, &f, headers);
 }
 
-/* JSON, or nothing said: curl users. Never what a form of another site could send without asking. */
+/* JSON, or nothing said: curl users. Never what a page of another site could have a browser send without asking first. */
 static bool is_json(const http_conn *c) {
     size_t            n;
     const char       *type = http_header(c, "content-type", &n);
     static const char json[] = "application/json";
-    return !type || (n >= sizeof json - 1 && strncasecmp(type, json, sizeof json - 1) == 0 &&
-                     (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1])));
+    if (!type) return !http_header(c, "origin", &n);
+    return n >= sizeof json - 1 && strncasecmp(type, json, sizeof json - 1) == 0 &&
+           (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1]));
 }
 
 static void post(service *sv, http_conn *c, int route, tenant *who) {
@@ -293,19 +294,77 @@ static void refuse_key(service *sv, http_conn *c, bool given) {
     answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\n");
 }
 
-void api_request(void *sv_, http_conn *c) {
+/* Whom the request is from by its key, or NULL. */
+static tenant *find_tenant(const service *sv, const http_conn *c) {
+    size_t      n = 0;
+    const char *given = http_header(c, "authorization", &n);
+    return sv->keys ? keys_find(sv->keys, given, n) : NULL;
+}
+
+static bool may_ask(const service *sv, const http_conn *c, const tenant *who, int route) {
+    return who || c->role == ROLE_ADMIN || is_open(sv, route);
+}
+
+/* ---- pages of other sites (CORS) ---- */
+static bool is_listed(const char *origins, const char *origin, size_t n) {
+    while (*origins) {
+        size_t word = strcspn(origins, " ,");
+        if (word && ((word == 1 && *origins == '*') || (word == n && memcmp(origins, origin, n) == 0))) return true;
+        origins += word + (origins[word] != 0);
+    }
+    return false;
+}
+
+/* The browser may show the answer to a page whose origin is configured. Whether it is. */
+static bool allow_origin(const service *sv, http_conn *c) {
+    size_t      n;
+    const char *origins = sv->config->cors_origins, *origin = origins ? http_header(c, "origin", &n) : NULL;
+    if (!origin || n > 512 || !is_listed(origins, origin, n)) return false;
+    buf_clear(&c->headers);
+    buf_printf(&c->headers,
+               "Access-Control-Allow-Origin: %.*s\r\nVary: Origin\r\nAccess-Control-Expose-Headers: X-Request-Id, "
+               "Retry-After, x-should-retry, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
+               "x-ratelimit-reset-tokens\r\n",
+               (int)n, origin);
+    return true;
+}
+
+/* What a browser asks before it sends what a form could not: without a key, which it does not send then. */
+static bool answer_preflight(service *sv, http_conn *c, int route) {
+    size_t      n = 0, asked_bytes;
+    const char *asked = http_header(c, "access-control-request-headers", &n);
+    if (c->parser.method != HTTP_OPTIONS || !http_header(c, "access-control-request-method", &asked_bytes)) return false;
+    if (route < 0 || n > 4096 || !allow_origin(sv, c)) return false;
+    buf_printf(&c->headers, "Access-Control-Allow-Methods: %s\r\nAccess-Control-Max-Age: 600\r\n", allowed_methods(route));
+    if (asked) buf_printf(&c->headers, "Access-Control-Allow-Headers: %.*s\r\n", (int)n, asked);
+    answer(sv, c, &(http_reply){.status = 204});
+    return true;
+}
+
+/* ---- a request ---- */
+bool api_admit(void *sv_, http_conn *c) {
     service    *sv = sv_;
     size_t      n;
     const char *path = http_path(c, &n);
+    if (may_ask(sv, c, find_tenant(sv, c), find_route(path, n))) return true;
+    c->close_after = true; /* the body is not read */
+    allow_origin(sv, c);
+    refuse_key(sv, c, http_header(c, "authorization", &n) != NULL);
+    return false;
+}
+
+void api_request(void *sv_, http_conn *c) {
+    service    *sv = sv_;
+    size_t      n, unused;
+    const char *path = http_path(c, &n);
     int         route = find_route(path, n);
     uint8_t     method = c->parser.method;
+    tenant     *who = find_tenant(sv, c);
     fault       f;
-    size_t      given_bytes = 0;
-    const char *given = http_header(c, "authorization", &given_bytes);
-    tenant     *who = sv->keys ? keys_find(sv->keys, given, given_bytes) : NULL;
-    bool        is_operator = c->role == ROLE_ADMIN;
-    if (is_operator && admin_request(sv, c)) return;
-    if (!who && !is_operator && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
+    if (c->role == ROLE_ADMIN && admin_request(sv, c)) return;
+    if (answer_preflight(sv, c, route)) return;
+    allow_origin(sv, c);
+    if (!may_ask(sv, c, who, route)) return refuse_key(sv, c, http_header(c, "authorization", &unused) != NULL);
     if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
     if (route < 0) {
         fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);
