@@ -143,6 +143,7 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
+int                     engine_end_job(engine *e, uint64_t job, error *err) { return (void)e, (void)job, (void)err, OK; }
 bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
 const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
