@@ -1,6 +1,11 @@
 # Penstock. `make help` lists the targets; docs/architecture.md says which file to read first.
 BUILD  ?= build
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DATA    = $(PREFIX)/share/penstock
+DOC     = $(PREFIX)/share/doc/penstock
+ETC     = $(SYSCONFDIR)/penstock
 CC     ?= cc
 MODE   ?= release
 PYTHON ?= python3
@@ -80,12 +85,20 @@ format: ## format every C file as .clang-format says
 docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
 	for page in configuration.md api.md metrics.md openapi.json; do $(BUILD)/penstock serve --print-docs $${page%.*} > docs/$$page; done
 
-install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install the daemon, its default model, docs and an example configuration (DESTDIR=, PREFIX=)
+install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install daemon, default model, docs, systemd units, configuration (DESTDIR=, PREFIX=, SYSCONFDIR=)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench
-	install -d $(DESTDIR)$(PREFIX)/share/penstock/models/embedded $(DESTDIR)$(PREFIX)/share/doc/penstock
-	install -m 644 $(wildcard models/embedded/*.*) $(DESTDIR)$(PREFIX)/share/penstock/models/embedded
-	install -m 644 README.md LICENSE $(wildcard docs/*.*) $(DESTDIR)$(PREFIX)/share/doc/penstock
-	$(BUILD)/penstock serve --dump-config > $(DESTDIR)$(PREFIX)/share/doc/penstock/penstock.conf
+	install -D -m 644 -t $(DESTDIR)$(DATA)/models/embedded $(wildcard models/embedded/*.*)
+	install -D -m 644 -t $(DESTDIR)$(DOC) README.md LICENSE $(wildcard docs/*.*)
+	install -D -m 644 -t $(DESTDIR)$(DOC)/examples systemd/penstock.conf systemd/keys
+	$(BUILD)/penstock serve --dump-config > $(DESTDIR)$(DOC)/examples/every-setting.conf
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(ETC)
+	for u in service socket; do sed 's|@BINDIR@|$(PREFIX)/bin|; s|@DOCDIR@|$(DOC)|; s|@CONFDIR@|$(ETC)|' systemd/penstock.$$u > $(DESTDIR)$(UNITDIR)/penstock.$$u; done
+	test -e $(DESTDIR)$(ETC)/penstock.conf || install -m 644 systemd/penstock.conf $(DESTDIR)$(ETC)
+	test -e $(DESTDIR)$(ETC)/keys || install -m 600 systemd/keys $(DESTDIR)$(ETC)
+
+uninstall: ## remove what install put in place, but for the configuration
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,penstock penstock-bench) $(addprefix $(DESTDIR)$(UNITDIR)/penstock.,service socket)
+	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(DOC)
 
 packages:
 	@scripts/install-packages.sh
@@ -138,6 +151,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz bench lint format docs install packages programs threaded fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz bench lint format docs install uninstall packages programs threaded fuzzers clean help
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

@@ -44,6 +44,8 @@ struct engine {
     atomic_bool     stop;    /* read by the walker before each operator */
     atomic_bool     starved; /* sleeps for want of room in the ring */
     atomic_bool     closing;
+    atomic_bool     held;          /* engine_hold */
+    atomic_bool     drop_cache;    /* engine_drop_cache */
     pthread_mutex_t consumer_lock; /* engine_wait only */
     pthread_cond_t  consumer_woken;
     pthread_t       thread;
@@ -53,10 +55,11 @@ struct engine {
     slice_outcome  *outcomes; /* [batch_tokens_max] */
     drawn_token    *drawn;    /* [running_max] */
     uint32_t        drawn_count;
-    bool            said; /* something was pushed in this step */
-    uint64_t        passes_begun;
-    uint32_t        last_output; /* in the last pass, of the request that finished last */
-    engine_snapshot figures;     /* what is posted */
+    bool            said;                       /* something was pushed in this step */
+    uint64_t        passes_begun, accounted_us; /* up to here time was taken for the pace; 0: idle since */
+    uint64_t        found_tokens;               /* in the cache, by requests that are in a pass for the first time */
+    uint32_t        last_output;                /* in the last pass, of the request that finished last */
+    engine_snapshot figures;                    /* what is posted */
 
     notice           notice;
     _Atomic uint64_t pass_started_us;
@@ -88,6 +91,7 @@ static void publish(engine *e) {
 /* The request is gone from the scheduler. Its memory goes before its end is told, so that its id is free by then. */
 static void finish(engine *e, request *r, engine_event *event) {
     ledger_finished(&r->ledger, &r->clock, e->passes_begun, e->api->now_us(e->device));
+    if (r->ledger.output_tokens > 0) pace_answer(&e->figures.pace, r->ledger.output_tokens);
     event->id = r->asked.id;
     event->finished = true;
     event->ledger = r->ledger;
@@ -197,7 +201,10 @@ static void enter_pass(engine *e, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
         if (i >= p->decode_rows) note_progress(e, r);
-        if (r->clock.last_pass == 0) r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
+        if (r->clock.last_pass == 0) {
+            r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
+            if (p->slices[i].token_begin == r->ledger.cached_tokens) e->found_tokens += r->ledger.cached_tokens;
+        }
         ledger_pass_begins(&r->ledger, &r->clock, e->passes_begun, now_us);
         atomic_store_explicit(&r->in_pass, true, memory_order_relaxed);
     }
@@ -269,6 +276,26 @@ static void tell_tokens(engine *e) {
     }
 }
 
+/* How much the pass did of the prompts in it, and how much of them is left: what a newcomer's wait is predicted from. */
+static void learn_pace(engine *e, const plan *p, uint32_t reached_op, uint64_t begin_us, uint64_t now_us) {
+    double prompt_tokens = (double)e->found_tokens;
+    e->figures.prompt_left = 0;
+    for (uint32_t i = p->decode_rows; i < p->slice_count; i++) {
+        const slice   *s = &p->slices[i];
+        const uint32_t end = s->op_end < reached_op ? s->op_end : reached_op,
+                       all = requests_by_key(&e->requests, s->id)->asked.prompt_tokens;
+        if (end > s->op_begin)
+            prompt_tokens += (double)(s->token_end - s->token_begin) * (end - s->op_begin) / e->program.op_count;
+        const bool last = i + 1 == p->slice_count || p->slices[i + 1].id != s->id;
+        if (last && all > s->token_end) e->figures.prompt_left += all - s->token_end;
+    }
+    const uint64_t from_us = e->accounted_us ? e->accounted_us : begin_us; /* the host's time between passes counts */
+    pace_pass(&e->figures.pace, (double)(now_us - from_us) * 1e-6, prompt_tokens, p->decode_rows,
+              e->figures.scheduler.waiting);
+    e->found_tokens = 0;
+    e->accounted_us = now_us;
+}
+
 static int run_pass(engine *e, const plan *p, error *err) {
     walk_result    result;
     const uint64_t begin_us = e->api->now_us(e->device);
@@ -280,6 +307,7 @@ static int run_pass(engine *e, const plan *p, error *err) {
     if (status != OK) return status;
     const uint64_t now_us = e->api->now_us(e->device);
     e->figures.passes_done++;
+    learn_pace(e, p, result.stopped ? result.stop_op : e->program.op_count, begin_us, now_us);
     if (result.stopped) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
         return OK;
@@ -299,6 +327,7 @@ static int run_pass(engine *e, const plan *p, error *err) {
 static bool has_room(const engine *e) { return ring_room(e->ring) >= e->config.scheduler_settings.running_max; }
 
 static void sleep_until_kicked(engine *e, uint64_t seen_kicks) {
+    e->accounted_us = 0;
     atomic_store(&e->starved, !has_room(e));
     if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, seen_kicks);
     atomic_store(&e->starved, false);
@@ -312,8 +341,9 @@ static int step(engine *e, bool *ran, error *err) {
     atomic_store(&e->stop, atomic_load(&e->closing)); /* what asked for a stop before this is about to be taken */
     take_new(e);
     take_cancelled(e);
+    if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
     *ran = false;
-    if (has_room(e)) {
+    if (has_room(e) && !atomic_load(&e->held)) {
         const uint64_t plan_ns = clock_ns();
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->figures.plan_ns_total += clock_ns() - plan_ns;
@@ -408,7 +438,7 @@ static void fill_limits(engine *e) {
     const model_facts      *f = checkpoint_facts(e->model);
     e->limits = (request_limits){.vocab_size = f->vocab_size,
                                  .context_max = s->context_max,
-                                 .waiting_max = s->waiting_max,
+                                 .requests_max = (uint64_t)s->running_max + s->waiting_max,
                                  .waiting_tokens_max = s->waiting_tokens_max,
                                  .page_count = s->page_count,
                                  .page_tokens = s->page_tokens,
@@ -502,11 +532,11 @@ void engine_close(engine *e) {
 
 /* ---- from other threads ---- */
 
-const model_facts *engine_facts(const engine *e) { return checkpoint_facts(e->model); }
-const char        *engine_device_name(const engine *e) { return e->api->name; }
-uint32_t           engine_context_max(const engine *e) { return e->config.context_max; }
+const model_facts      *engine_facts(const engine *e) { return checkpoint_facts(e->model); }
+const char             *engine_device_name(const engine *e) { return e->api->name; }
+uint32_t                engine_context_max(const engine *e) { return e->config.context_max; }
 const scheduler_config *engine_scheduler_config(const engine *e) { return &e->config.scheduler_settings; }
-const char        *engine_model_dir(const engine *e) { return checkpoint_dir(e->model); }
+const char             *engine_model_dir(const engine *e) { return checkpoint_dir(e->model); }
 
 int engine_submit(engine *e, engine_request *r, error *err) {
     return requests_put(&e->requests, r, e->api->now_us(e->device), &e->limits, err);
@@ -537,6 +567,47 @@ void engine_read_snapshot(engine *e, engine_snapshot *out) {
     requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
     out->operators_done = walker_operators_done(e->walker);
+    out->held = atomic_load(&e->held);
+}
+
+void engine_hold(engine *e, bool held) {
+    atomic_store(&e->held, held);
+    requests_kick(&e->requests);
+}
+
+void engine_drop_cache(engine *e) {
+    atomic_store(&e->drop_cache, true);
+    requests_kick(&e->requests);
+}
+
+backlog engine_backlog(const engine *e, const engine_snapshot *s) {
+    const scheduler_stats *q = &s->scheduler;
+    return (backlog){.running = q->running,
+                     .running_max = e->config.scheduler_settings.running_max,
+                     .waiting = q->waiting,
+                     .waiting_tokens = q->waiting_tokens,
+                     .prompt_left = s->prompt_left,
+                     .tokens_free = ((uint64_t)q->pages_free + q->pages_cached) * s->page_tokens,
+                     .tokens_held = (uint64_t)q->pages_held * s->page_tokens};
+}
+
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err) {
+    const scheduler_config *c = &e->config.scheduler_settings;
+    const queue_limits      limits = {c->waiting_max, c->waiting_tokens_max, e->config.queue_wait_max_us};
+    engine_snapshot         s;
+    engine_read_snapshot(e, &s);
+    const backlog b = engine_backlog(e, &s);
+    *wait_s = pace_wait_s(&s.pace, &b, (uint32_t)(prompt_tokens / count));
+    const queue_answer answer = queue_ask(&limits, &b, *wait_s, count, prompt_tokens);
+    if (answer == QUEUE_FULL_REQUESTS)
+        error_set(err, ERR_FULL, "%u requests wait already, and %u may", b.waiting, c->waiting_max);
+    if (answer == QUEUE_FULL_TOKENS)
+        error_set(err, ERR_FULL, "prompts of %llu tokens wait already, and %u may", (unsigned long long)b.waiting_tokens,
+                  c->waiting_tokens_max);
+    if (answer == QUEUE_FULL_WAIT)
+        error_set(err, ERR_FULL, "a request would wait %.0f s now, and %.0f s are allowed", *wait_s,
+                  (double)e->config.queue_wait_max_us * 1e-6);
+    return answer;
 }
 
 int engine_last_logits(engine *e, float *out) {

@@ -12,6 +12,7 @@
 #include "base/histogram.h"
 #include "engine/device.h"
 #include "engine/ledger.h"
+#include "engine/overload.h"
 #include "scheduler/scheduler.h"
 
 typedef struct engine engine;
@@ -24,6 +25,7 @@ typedef struct {
     uint64_t          kv_cache_bytes;     /* 0: a sensible share of what is free */
     device_config     device_settings;    /* page_count, rows_max ... left 0 are derived */
     scheduler_config  scheduler_settings; /* likewise */
+    uint64_t          queue_wait_max_us;  /* engine_ask refuses what would wait longer; 0: no bound */
     void (*wake)(void *context); /* called on the engine thread after a step put something into the ring; must not block */
     void *wake_context;
 } engine_config;
@@ -38,11 +40,11 @@ void engine_close(engine *e); /* what still runs is cancelled; waits for the pas
  * would wait for it as well. */
 bool engine_stop(engine *e, uint32_t timeout_ms);
 
-const model_facts *engine_facts(const engine *e);
-const char        *engine_device_name(const engine *e);
-uint32_t           engine_context_max(const engine *e);
+const model_facts      *engine_facts(const engine *e);
+const char             *engine_device_name(const engine *e);
+uint32_t                engine_context_max(const engine *e);
 const scheduler_config *engine_scheduler_config(const engine *e); /* as derived: what bounds it really has */
-const char        *engine_model_dir(const engine *e); /* NULL for random: */
+const char             *engine_model_dir(const engine *e);        /* NULL for random: */
 
 /* How likely each token of a prompt was after those before it. The caller's arrays, kept until the request has ended; entry
  * i is of prompt token i, all but the first are filled before the first token is told, and the bits depend on neither cuts
@@ -72,11 +74,19 @@ typedef struct {
     prompt_scores *scores; /* NULL: not asked for */
 } engine_request;
 
-/* OK; ERR_FULL (queue; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages), ERR_INVALID (a token
- * id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns everything, but r->tokens
- * may have moved. */
+/* Before a group of requests is submitted: whether the queue takes them, all or none, and how long the first would wait. The
+ * answer holds until somebody else submits. In *err what is wrong, with ERR_FULL. */
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err);
+/* OK; ERR_FULL (no place left at all; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages),
+ * ERR_INVALID (a token id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns
+ * everything, but r->tokens may have moved. */
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
+
+/* For the operator, from any thread: no further pass is begun, and everything stays where it is, until it is let go; cached
+ * prefixes that no running request holds are forgotten, after the pass that runs. */
+void engine_hold(engine *e, bool held);
+void engine_drop_cache(engine *e);
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
 
@@ -105,12 +115,16 @@ typedef struct {
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        corrupted;                    /* requests that ended because the model computed no numbers */
     histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */
+    pace            pace;
+    uint64_t        prompt_left; /* prompt tokens of those who run that are still to be computed */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
+    bool            held;        /* engine_hold */
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 /* Any thread, at any time: nothing that the engine thread does or holds is waited for. */
-void engine_read_snapshot(engine *e, engine_snapshot *out);
+void    engine_read_snapshot(engine *e, engine_snapshot *out);
+backlog engine_backlog(const engine *e, const engine_snapshot *s);
 
 /* The logits the last finished request's last token was drawn from: [vocab] f32; for `generate`'s digest. Only while the
  * engine is idle. */

@@ -1,5 +1,5 @@
-/* engine/ledger.h: where a request's time went. Every microsecond between submitted and finished belongs to exactly one part,
- * so the parts add up to the whole. Pure: told the time, asks nobody.
+/* engine/ledger.h: where a request's time went. Every microsecond between submitted and finished belongs to exactly one
+ * part, so the parts add up to the whole. Pure: told the time, asks nobody.
  *
  * A request is in a pass or between two. In one it does one kind of work; the gap before the next pass belongs to that work
  * where the passes follow on one another, to STOPPED where others ran in between, and to QUEUED where its memory was taken

@@ -15,8 +15,7 @@ void notice_post(notice *n, const engine_snapshot *s) {
 
 void notice_read(notice *n, engine_snapshot *out) {
     pthread_mutex_lock(&n->readers);
-    if (atomic_load(&n->between) & NOTICE_NEW)
-        n->reading = atomic_exchange(&n->between, n->reading) & ~(unsigned)NOTICE_NEW;
+    if (atomic_load(&n->between) & NOTICE_NEW) n->reading = atomic_exchange(&n->between, n->reading) & ~(unsigned)NOTICE_NEW;
     *out = n->copies[n->reading];
     pthread_mutex_unlock(&n->readers);
 }

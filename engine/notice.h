@@ -1,8 +1,8 @@
 /* engine/notice.h: the engine's latest figures on a board that nobody waits at.
  *
  * Three copies: the engine thread writes one, a reader reads one, and the third lies between them. Posting and looking each
- * exchange one's own copy for the one between, in one atomic step; so the writer never waits for a reader, a reader never for
- * the writer, and what is read is always whole. Readers exclude each other only. */
+ * exchange one's own copy for the one between, in one atomic step; so the writer never waits for a reader, a reader never
+ * for the writer, and what is read is always whole. Readers exclude each other only. */
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>

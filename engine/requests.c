@@ -119,12 +119,9 @@ static int check_room(const requests *q, const engine_request *r, const request_
     if (q->refusal) return error_set(err, q->refusal_code, "%s", q->refusal);
     if (id_map_find(&q->ids, r->id) != NO_SEQUENCE)
         return error_set(err, ERR_INVALID, "a request with id %llu is running already", (unsigned long long)r->id);
-    const uint32_t waiting = q->queue_count + q->scheduler_waiting;
-    if (waiting >= l->waiting_max || q->free_count == 0)
-        return error_set(err, ERR_FULL, "%u requests wait already; come back later", waiting);
-    const uint64_t tokens = q->queue_tokens + q->scheduler_waiting_tokens;
-    if (l->waiting_tokens_max && tokens + r->prompt_tokens > l->waiting_tokens_max)
-        return error_set(err, ERR_FULL, "prompts of %llu tokens wait already; come back later", (unsigned long long)tokens);
+    const uint32_t live = q->capacity - q->free_count;
+    if (live >= l->requests_max || q->free_count == 0)
+        return error_set(err, ERR_FULL, "%u requests wait or run already; come back later", live);
     return OK;
 }
 

@@ -53,7 +53,8 @@ typedef struct {
 } requests;
 
 typedef struct {
-    uint32_t        vocab_size, context_max, waiting_max, waiting_tokens_max, page_count, page_tokens;
+    uint32_t        vocab_size, context_max, waiting_tokens_max, page_count, page_tokens;
+    uint64_t        requests_max; /* waiting and running */
     const uint32_t *eos_ids;
     uint32_t        eos_count;
 } request_limits;

@@ -7,13 +7,13 @@
 /* ---- sorted lists of running sequences ---- */
 
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
-    const sequence *x = &s->sequences[a], *y = &s->sequences[b]; /* who came back is told apart only in the queue */
+    const sequence_record *x = &s->records[a], *y = &s->records[b]; /* who came back is told apart only in the queue */
     return heap_before(&(heap_entry){x->rank.class, a, x->rank.key, x->arrival},
                        &(heap_entry){y->rank.class, b, y->rank.key, y->arrival});
 }
 
 static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
-    return l == &s->decoding ? s->sequences[a].arrival < s->sequences[b].arrival : runs_before(s, a, b);
+    return l == &s->decoding ? s->records[a].arrival < s->records[b].arrival : runs_before(s, a, b);
 }
 
 uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index) {
@@ -71,25 +71,26 @@ void candidate_set(scheduler *s, uint32_t index) {
 
 /* ---- ranks ---- */
 
+static void drop_rank(scheduler *s, uint32_t index) {
+    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
+}
+
 /* Asks the order. Whoever calls this keeps the lists in order. */
 static void take_rank(scheduler *s, uint32_t index) {
-    sequence        *q = &s->sequences[index];
-    const order_view view = {.request = &q->request,
-                             .arrival = q->arrival,
-                             .arrived_us = q->arrived_us,
-                             .job_arrival = q->job == NO_JOB ? q->arrival : s->jobs.all[q->job].arrival,
+    const sequence  *q = &s->sequences[index];
+    sequence_record *r = &s->records[index];
+    const order_view view = {.request = &r->request,
+                             .arrival = r->arrival,
+                             .arrived_us = r->arrived_us,
+                             .job_arrival = r->job == NO_JOB ? r->arrival : s->jobs.all[r->job].arrival,
                              .known_tokens = q->known,
                              .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
                              .running = is_running(q),
                              .returning = q->returning,
                              .service_us = q->service_us};
-    q->rank = s->policies.order->rank(&s->config, &view, s->now_us);
-    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
-    if (q->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, q->rank.until_us, q->arrival});
-}
-
-static void drop_rank(scheduler *s, uint32_t index) {
-    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
+    drop_rank(s, index);
+    r->rank = s->policies.order->rank(&s->config, &view, s->now_us);
+    if (r->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, r->rank.until_us, r->arrival});
 }
 
 static void rank_anew(scheduler *s, uint32_t index) {
@@ -112,29 +113,35 @@ void life_rank_due(scheduler *s) {
 /* ---- waiting ---- */
 
 static void start_waiting(scheduler *s, uint32_t index) {
-    sequence *q = &s->sequences[index];
-    q->state = SEQUENCE_WAITING;
+    s->sequences[index].state = SEQUENCE_WAITING;
     take_rank(s, index);
     heap_add(&s->waiting, entry_of(s, index));
-    s->waiting_tokens += q->request.prompt_tokens;
+    s->waiting_tokens += s->records[index].request.prompt_tokens;
 }
 
 static void stop_waiting(scheduler *s, uint32_t index) {
     heap_remove(&s->waiting, index);
-    check(s->waiting_tokens >= s->sequences[index].request.prompt_tokens);
-    s->waiting_tokens -= s->sequences[index].request.prompt_tokens;
+    check(s->waiting_tokens >= s->records[index].request.prompt_tokens);
+    s->waiting_tokens -= s->records[index].request.prompt_tokens;
 }
 
 void life_begin(scheduler *s, const scheduler_request *r) {
     check(s->free_sequence_count > 0);
-    uint32_t index = s->free_sequences[--s->free_sequence_count];
-    /* the last token drawn is never computed: no place for it */
-    uint32_t pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1);
+    const uint32_t index = s->free_sequences[--s->free_sequence_count];
     check(s->sequences[index].state == SEQUENCE_FREE);
-    sequence *q = &s->sequences[index];
-    *q = (sequence){
-        .request = *r, .arrival = ++s->arrivals, .known = r->prompt_tokens, .slot = NO_SLOT, .pages_ever = pages_ever};
-    q->arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us;
+    s->sequences[index] = (sequence){.id = r->id,
+                                     .salt = r->cache_salt,
+                                     .tokens = r->tokens,
+                                     .known = r->prompt_tokens,
+                                     .limit = r->prompt_tokens + r->output_tokens_max,
+                                     .slot = NO_SLOT,
+                                     .tbt_us = r->slo.tbt_us > UINT32_MAX ? 0 : (uint32_t)r->slo.tbt_us};
+    sequence_record *q = &s->records[index];
+    /* the last token drawn is never computed: no place for it */
+    *q = (sequence_record){.request = *r,
+                           .arrival = ++s->arrivals,
+                           .arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us,
+                           .pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1)};
     q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
     id_map_add(&s->ids, r->id, index);
     start_waiting(s, index);
@@ -144,28 +151,29 @@ void life_begin(scheduler *s, const scheduler_request *r) {
 /* ---- running ---- */
 
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
-    sequence *q = &s->sequences[index];
+    sequence        *q = &s->sequences[index];
+    sequence_record *r = &s->records[index];
     check(s->candidate == index && cached_tokens < q->known);
     stop_waiting(s, index);
     s->candidate = NO_SEQUENCE;
     s->stairs[q->slot] = (staircase){.done = cached_tokens, .cached = cached_tokens};
     q->state = SEQUENCE_PREFILLING;
     q->returning = false;
-    q->cached = cached_tokens;
-    if (q->lost > cached_tokens) {
-        q->recomputed += q->lost - cached_tokens;
-        s->totals.recomputed_tokens += q->lost - cached_tokens;
+    r->cached = cached_tokens;
+    if (r->lost > cached_tokens) {
+        r->recomputed += r->lost - cached_tokens;
+        s->totals.recomputed_tokens += r->lost - cached_tokens;
     }
-    q->lost = 0;
-    if (q->preemptions == 0) {
-        s->totals.prompt_tokens += q->request.prompt_tokens;
+    r->lost = 0;
+    if (r->preemptions == 0) {
+        s->totals.prompt_tokens += r->request.prompt_tokens;
         s->totals.prompt_cached_tokens += cached_tokens;
     }
     s->totals.cache_queried_tokens += q->known;
     s->totals.cache_hit_tokens += cached_tokens;
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    s->promised += q->pages_ever - held;
+    s->promised += r->pages_ever - held;
     list_add(s, &s->prefilling, index);
 }
 
@@ -183,8 +191,8 @@ static void stop_running(scheduler *s, uint32_t index) {
     check(is_running(q) && !q->in_flight);
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    check(s->promised >= q->pages_ever - held);
-    s->promised -= q->pages_ever - held;
+    check(s->promised >= s->records[index].pages_ever - held);
+    s->promised -= s->records[index].pages_ever - held;
     list_remove(s, list_of(s, q), index);
     drop_rank(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
@@ -192,26 +200,29 @@ static void stop_running(scheduler *s, uint32_t index) {
 }
 
 void life_send_back(scheduler *s, uint32_t index) {
-    sequence *q = &s->sequences[index];
-    q->lost = s->stairs[q->slot].done;
-    q->preemptions++;
+    sequence        *q = &s->sequences[index];
+    sequence_record *r = &s->records[index];
+    r->lost = s->stairs[q->slot].done;
+    r->preemptions++;
     q->returning = true;
     s->totals.preempted++;
-    s->last_victim = q->arrival;
+    s->last_victim = r->arrival;
     stop_running(s, index);
     start_waiting(s, index);
 }
 
 /* An answer that its limit or its client cut off would have been longer. */
-static void learn_length(scheduler *s, const sequence *q, bool finished) {
-    const uint32_t said = q->known - q->request.prompt_tokens;
-    length_model_learn(&s->lengths, q->request.tenant.id, said, finished && said < q->request.output_tokens_max);
+static void learn_length(scheduler *s, uint32_t index, bool finished) {
+    const scheduler_request *r = &s->records[index].request;
+    const uint32_t           said = s->sequences[index].known - r->prompt_tokens;
+    length_model_learn(&s->lengths, r->tenant.id, said, finished && said < r->output_tokens_max);
 }
 
 void life_end(scheduler *s, uint32_t index, bool finished) {
     sequence *q = &s->sequences[index];
-    learn_length(s, q, finished);
-    if (q->job != NO_JOB) jobs_leave(&s->jobs, q->job, s->now_us, finished);
+    const uint32_t of = s->records[index].job;
+    learn_length(s, index, finished);
+    if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
         stop_waiting(s, index);
@@ -219,7 +230,7 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     } else {
         stop_running(s, index);
     }
-    id_map_remove(&s->ids, q->request.id);
+    id_map_remove(&s->ids, q->id);
     q->state = SEQUENCE_FREE;
     s->free_sequences[s->free_sequence_count++] = index;
 }

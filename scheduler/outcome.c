@@ -10,11 +10,11 @@ static void end_as(scheduler *s, uint32_t index, uint64_t *counter) {
 static void draw(scheduler *s, uint32_t index, const slice_outcome *o) {
     sequence *q = &s->sequences[index];
     check(s->stairs[q->slot].done == q->known);
-    check(q->request.tokens[q->known] == o->token); /* appended before it is reported */
+    check(q->tokens[q->known] == o->token); /* appended before it is reported */
     q->known++;
     q->token_us = s->now_us;
     s->totals.generated_tokens++;
-    check(o->finished || q->known < q->request.prompt_tokens + q->request.output_tokens_max);
+    check(o->finished || q->known < q->limit);
     if (o->finished) end_as(s, index, &s->totals.finished);
     else if (q->state == SEQUENCE_PREFILLING) life_decode(s, index);
 }

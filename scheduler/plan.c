@@ -27,7 +27,7 @@ static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
 static void view_running(const scheduler *s, const running_list *l, running_view *out) {
     for (uint32_t i = 0; i < l->count; i++) {
         const sequence *q = &s->sequences[l->sequences[i]];
-        out[i] = (running_view){.arrival = q->arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
+        out[i] = (running_view){.arrival = s->records[l->sequences[i]].arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
         kvcache_pages(s->kv, q->slot, &out[i].pages);
     }
 }
@@ -67,15 +67,14 @@ static slice *add_slice(scheduler *s, uint32_t index, uint32_t segment_index) {
     check(!q->cancelled && p->slice_count < s->config.batch_tokens_max);
     p->owners[p->slice_count++] = (slice_owner){index, segment_index};
     q->in_flight = true;
-    x->id = q->request.id;
+    x->id = q->id;
     x->slot = q->slot;
     return x;
 }
 
 /* When its client wants the next token. */
 static uint64_t token_due_us(const sequence *q) {
-    const uint64_t tbt_us = q->request.slo.tbt_us;
-    return tbt_us == 0 || q->token_us > NO_DUE - tbt_us ? NO_DUE : q->token_us + tbt_us;
+    return q->tbt_us == 0 || q->token_us > NO_DUE - q->tbt_us ? NO_DUE : q->token_us + q->tbt_us;
 }
 
 static void add_decodes(scheduler *s) {
@@ -237,16 +236,17 @@ static bool add_prefill(scheduler *s, uint32_t index) {
 
 static bool admit(scheduler *s, uint32_t index) {
     candidate_set(s, index);
-    sequence   *q = &s->sequences[index];
-    kv_content  content = content_of(q);
-    prefill_cut cut;
+    const sequence        *q = &s->sequences[index];
+    const sequence_record *r = &s->records[index];
+    kv_content             content = content_of(q);
+    prefill_cut            cut;
     /* the newest token must be computed: its logits draw the next one */
-    uint32_t cached = q->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
+    uint32_t cached = r->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
     if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
     uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
-    if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
+    if (tokens == q->limit) tokens--;
     admission_view v = {.needs_now = pages_for(s, tokens) - held,
-                        .needs_ever = q->pages_ever - held,
+                        .needs_ever = r->pages_ever - held,
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};

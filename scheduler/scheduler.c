@@ -23,6 +23,7 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->policies = policies_of(c);
     s->sequence_count = s->free_sequence_count = all;
     s->sequences = carve(m, all, sizeof *s->sequences);
+    s->records = carve(m, all, sizeof *s->records);
     s->free_sequences = carve(m, all, sizeof *s->free_sequences);
     id_map_init(&s->ids, all, c->seed, m);
     heap_init(&s->waiting, all, m);
@@ -159,14 +160,15 @@ uint32_t scheduler_cached_tokens(const scheduler *s, uint32_t slot) {
 bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress *out) {
     uint32_t index = id_map_find(&s->ids, id);
     if (index == NO_SEQUENCE) return false;
-    const sequence *q = &s->sequences[index];
+    const sequence        *q = &s->sequences[index];
+    const sequence_record *r = &s->records[index];
     *out = (scheduler_progress){.running = is_running(q),
                                 .slot = is_running(q) ? q->slot : 0,
                                 .known_tokens = q->known,
                                 .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
-                                .cached_tokens = q->cached,
-                                .preemptions = q->preemptions,
-                                .recomputed_tokens = q->recomputed};
+                                .cached_tokens = r->cached,
+                                .preemptions = r->preemptions,
+                                .recomputed_tokens = r->recomputed};
     return true;
 }
 

@@ -26,22 +26,31 @@
 
 typedef enum { SEQUENCE_FREE, SEQUENCE_WAITING, SEQUENCE_PREFILLING, SEQUENCE_DECODING } sequence_state;
 
+/* What every pass touches of each sequence in it: one cache line. Fields of the request are copies. */
+typedef struct {
+    uint64_t        id, salt;
+    const uint32_t *tokens;
+    uint64_t        token_us;     /* when its newest token was drawn; 0: none yet */
+    uint64_t        service_us;   /* device time it has had: its part of each pass, by rows */
+    uint32_t        known, limit; /* tokens: prompt and generated; the most there may be */
+    uint32_t        slot;         /* also its list in the kvcache and its staircase; NO_SLOT */
+    uint32_t        tbt_us;       /* within which its client wants each next token; 0: does not say */
+    uint8_t         state;        /* sequence_state */
+    bool            returning, in_flight, cancelled;
+} sequence;
+_Static_assert(sizeof(sequence) <= CARVE_ALIGN, "a pass over all that decode walks one line of each");
+
+/* The rest of it, read when it comes, moves or goes. */
 typedef struct {
     scheduler_request request;
     uint64_t          arrival, arrived_us; /* its number, from 1; when */
     order_rank        rank;
     uint32_t          job;        /* in jobs; NO_JOB */
-    uint64_t          token_us;   /* when its newest token was drawn; 0: none yet */
-    uint64_t          service_us; /* device time it has had: its part of each pass, by rows */
-    uint32_t          known;      /* tokens: prompt and generated */
-    uint32_t          slot;       /* also its list in the kvcache and its staircase; NO_SLOT */
     uint32_t          pages_ever; /* for its longest possible life */
     uint32_t          cached;     /* tokens found when last admitted */
     uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
-    uint8_t           state; /* sequence_state */
-    bool              returning, in_flight, cancelled;
-} sequence;
+} sequence_record;
 
 /* The running sequences of one kind, sorted. */
 typedef struct {
@@ -76,14 +85,15 @@ struct scheduler {
     uint64_t promised; /* pages that the running may still need in their longest possible lives */
     uint64_t last_victim;
 
-    sequence *sequences;      /* [waiting_max + running_max] */
-    uint32_t *free_sequences; /* stack */
-    uint32_t  sequence_count, free_sequence_count;
-    id_map    ids;
-    item_heap waiting; /* by rank */
-    item_heap due;     /* by when their rank changes, those that wait or prefill */
-    uint64_t  waiting_tokens;
-    uint32_t  candidate; /* NO_SEQUENCE */
+    sequence        *sequences;      /* [waiting_max + running_max] */
+    sequence_record *records;        /* of them */
+    uint32_t        *free_sequences; /* stack */
+    uint32_t         sequence_count, free_sequence_count;
+    id_map           ids;
+    item_heap        waiting; /* by rank */
+    item_heap        due;     /* by when their rank changes, those that wait or prefill */
+    uint64_t         waiting_tokens;
+    uint32_t         candidate; /* NO_SEQUENCE */
 
     running_list  prefilling, decoding;
     uint32_t     *free_slots; /* stack of [running_max] */
@@ -105,12 +115,12 @@ static inline uint32_t running_count(const scheduler *s) { return s->prefilling.
 static inline uint32_t pages_for(const scheduler *s, uint32_t tokens) {
     return tokens / s->config.page_tokens + (tokens % s->config.page_tokens != 0);
 }
-static inline kv_content content_of(const sequence *q) { return (kv_content){q->request.tokens, q->request.cache_salt}; }
+static inline kv_content content_of(const sequence *q) { return (kv_content){q->tokens, q->salt}; }
 static inline bool is_running(const sequence *q) { return q->state == SEQUENCE_PREFILLING || q->state == SEQUENCE_DECODING; }
 /* Who lost their memory come back first. */
 static inline heap_entry entry_of(const scheduler *s, uint32_t index) {
-    const sequence *q = &s->sequences[index];
-    return (heap_entry){q->returning ? 0 : q->rank.class + 1, index, q->rank.key, q->arrival};
+    const sequence_record *r = &s->records[index];
+    return (heap_entry){s->sequences[index].returning ? 0 : r->rank.class + 1, index, r->rank.key, r->arrival};
 }
 
 /* ---- life.c: how a sequence moves between its states ---- */

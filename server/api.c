@@ -78,6 +78,8 @@ static void fill_facts(service *sv, const engine_snapshot *s, health_state state
     if (state != HEALTH_LOADING) {
         out->running_max = engine_scheduler_config(sv->engine)->running_max;
         out->waiting_max = engine_scheduler_config(sv->engine)->waiting_max;
+        const backlog b = engine_backlog(sv->engine, s);
+        out->wait_s = pace_wait_s(&s->pace, &b, 0);
     }
     metrics_facts_derive(out, s, state);
 }
@@ -235,6 +237,7 @@ static void post(service *sv, http_conn *c, int route, tenant *who) {
     if (!is_json(c)) fault_set(&f, FAULT_MEDIA, NULL, "The body must be JSON: send Content-Type: application/json.");
     else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
     else if (sv->phase == PHASE_DRAINING) fault_set(&f, FAULT_DRAINING, NULL, "The server is shutting down.");
+    else if (sv->paused) fault_set(&f, FAULT_PAUSED, NULL, "The operator of the server takes no new requests for now.");
     if (!f.kind) return exchange_begin(sv, c, routes[route].post, routes[route].path, who);
     if (f.kind == FAULT_DRAINING) sv->metrics.count.refused_draining++;
     answer_fault(sv, c, &f, NULL);
@@ -269,7 +272,9 @@ void api_request(void *sv_, http_conn *c) {
     size_t      given_bytes = 0;
     const char *given = http_header(c, "authorization", &given_bytes);
     tenant     *who = sv->keys ? keys_find(sv->keys, given, given_bytes) : NULL;
-    if (!who && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
+    bool        is_operator = c->role == ROLE_ADMIN;
+    if (is_operator && admin_request(sv, c)) return;
+    if (!who && !is_operator && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
     if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
     if (route < 0) {
         fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);

@@ -14,11 +14,13 @@ static void write_health(buf *out) {
     }
     buf_str(
         out,
-        "\nRestart what fails `/live`; send no requests to what fails `/health` or `/ready`. Each answers with the state and\n"
+        "\nRestart what fails `/live`; send no requests to what fails `/health` or `/ready`. Each answers with the state "
+        "and\n"
         "some figures as JSON: `{\"status\":\"busy\",\"running\":3,\"waiting\":1,...}`.\n\n"
         "The state comes from what the engine has done: it counts every operator that it finishes, also in the middle of a\n"
         "pass. A prompt whose pass takes a minute is busy; an engine that has work and finishes no operator for\n"
-        "`stall-timeout` is stuck, and is noticed within `stall-timeout` and a quarter of a second. The watchdog of systemd is\n"
+        "`stall-timeout` is stuck, and is noticed within `stall-timeout` and a quarter of a second. The watchdog of systemd "
+        "is\n"
         "fed by the same judgement. Nothing is ever injected into the engine to find out.\n\n"
         "These pages and `/metrics` are answered from memory by a thread that waits for nobody, so they answer while the\n"
         "engine is stuck, too. To see it: start a daemon with `PENSTOCK_FAULT=freeze@3` in its environment, and its third\n"
@@ -65,18 +67,34 @@ static void write_table(buf *out) {
     }
 }
 
+static void write_overload(buf *out) {
+    buf_str(
+        out,
+        "## Overload\n\n"
+        "What cannot be served in time is refused while that is cheap, before anything is answered 200: beyond `waiting-max`\n"
+        "requests, beyond `waiting-tokens-max` prompt tokens, and beyond `queue-wait-max`, which is a time. The wait of a\n"
+        "newcomer is predicted from the pace of late (`engine/overload.h`): the prompts that go before it, at the rate at which\n"
+        "prompts were computed; and slots or KV pages, at the rate at which answers end. `Retry-After` is that prediction,\n"
+        "from 1 to 119 s (OpenAI's clients give up where they shall wait for 120), and `penstock_predicted_wait_seconds` tells\n"
+        "it. So at three times what it can do the daemon answers as many in time as at capacity. For people who wait, set\n"
+        "`queue-wait-max` to what they put up with; the default only refuses what would time out anyway.\n\n");
+}
+
 void docs_metrics(buf *out) {
     buf_str(out, "# Health and metrics\n\n"
                  "Printed by `make docs` from the tables in `server/health.c` and `server/metrics_table.c`; edit those, not "
                  "this.\n\n");
     write_health(out);
-    buf_str(out,
-            "## Metrics\n\n"
-            "`/metrics` is Prometheus' text format. Each number is kept once and told under our name and under vLLM's, so that\n"
-            "dashboards, autoscalers and routers made for vLLM need no change (`metrics-dialects` leaves one of the two out,\n"
-            "`metrics-old-names` adds what vLLM called some of them before). vLLM's series carry `model_name` and `engine=\"0\"`\n"
-            "and have its buckets; ours have no labels but those below, and buckets from 100 us on. Token histograms under\n"
-            "vLLM's names end at the context's length. `vllm:lora_requests_info`, the `spec_decode`, `external_prefix_cache`,\n"
-            "`mm_cache` and `kv_block` series are left out: what they count does not exist here.\n\n");
+    write_overload(out);
+    buf_str(
+        out,
+        "## Metrics\n\n"
+        "`/metrics` is Prometheus' text format. Each number is kept once and told under our name and under vLLM's, so that\n"
+        "dashboards, autoscalers and routers made for vLLM need no change (`metrics-dialects` leaves one of the two out,\n"
+        "`metrics-old-names` adds what vLLM called some of them before). vLLM's series carry `model_name` and "
+        "`engine=\"0\"`\n"
+        "and have its buckets; ours have no labels but those below, and buckets from 100 us on. Token histograms under\n"
+        "vLLM's names end at the context's length. `vllm:lora_requests_info`, the `spec_decode`, `external_prefix_cache`,\n"
+        "`mm_cache` and `kv_block` series are left out: what they count does not exist here.\n\n");
     write_table(out);
 }

@@ -43,6 +43,8 @@ const fault_row fault_rows[FAULT_COUNT] = {
     [FAULT_DEADLINE] = {504, "server_error", "deadline_exceeded", false,
                         "`slo.deadline_ms` passed before the request began"},
     [FAULT_DRAINING] = {503, "server_error", "draining", true, "the server is shutting down"},
+    [FAULT_PAUSED] = {503, "server_error", "paused", true, "the operator has new requests turned away for a while"},
+    [FAULT_ABORTED] = {503, "server_error", "aborted", false, "the operator ended this request"},
     [FAULT_LOADING] = {503, "server_error", "loading", true, "the model is still being loaded"},
     [FAULT_INTERNAL] = {500, "server_error", NULL, false, "a fault of the server; trying again would not help"},
     [FAULT_DEVICE] = {503, "server_error", "device_failed", true,

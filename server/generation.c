@@ -12,7 +12,7 @@
 
 /* ---- engine requests by id: the slot in the low bits, a serial above, so that a late event of a reused slot finds
  * nothing ---- */
-enum { SLOT_BITS = 24 };
+enum { SLOT_BITS = 24, RETRY_MAX_S = 119 }; /* OpenAI's clients give up at once where they shall wait for 120 s */
 #define SLOT_NONE UINT32_MAX
 
 static void table_grow(request_table *t) {
@@ -120,19 +120,27 @@ static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
     return memcpy(copy, items, count * item_bytes);
 }
 
-/* Seconds after which a place in the queue is likely: what is ahead, at the pace of the last requests. */
-static uint32_t predict_wait_s(const service *sv) {
-    const histogram *h = &sv->metrics.histograms[HIST_END_TO_END];
-    double           mean_s = h->count ? h->sum / (double)h->count : 1;
-    return mean_s < 1 ? 1 : mean_s > 60 ? 60 : (uint32_t)mean_s;
+/* Whether the queue takes all its choices, asked before anything is answered. Refuses it where not. */
+static bool queue_takes(generation *g) {
+    service *sv = g->base.service;
+    uint64_t tokens = 0;
+    double   wait_s;
+    error    err;
+    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
+    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, &wait_s, &err);
+    if (answer == QUEUE_HAS_ROOM) return true;
+    sv->metrics.count.refused_queue[answer]++;
+    fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
+    g->base.fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
+    return false;
 }
 
 static void submit_failed(generation *g, const error *err) {
     fault *f = &g->base.fault;
-    if (err->code == ERR_FULL) {
+    if (err->code == ERR_FULL) { /* who was asked before has given the place away meanwhile */
         fault_set(f, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err->text);
-        f->retry_after_s = predict_wait_s(g->base.service);
-        g->base.service->metrics.count.refused_full++;
+        f->retry_after_s = 1;
+        g->base.service->metrics.count.refused_queue[QUEUE_FULL_REQUESTS]++;
     } else if (err->code == ERR_TOO_LARGE) {
         fault_set(f, FAULT_CONTEXT, g->base.kind->endpoint == ENDPOINT_CHAT ? "messages" : "prompt", "%.400s.", err->text);
     } else if (err->code == ERR_INVALID) {
@@ -179,7 +187,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .priority = g->priority,
             .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
-            .job.id = g->session,
+            .job = g->job,
             .slo = slo_from_now(g),
             .scores = first && prompt->scored ? &prompt->scores : NULL,
     };
@@ -209,6 +217,7 @@ static void make_choices(generation *g) {
     for (uint32_t i = 0; i < count; i++) {
         g->choices[i].prompt = i / g->choices_per_prompt;
         choice_init(&g->choices[i].text, &g->rules, g->prompts[g->choices[i].prompt].has_text);
+        if (g->prompts[g->choices[i].prompt].thinking) choice_begin_thinking(&g->choices[i].text);
         g->choices[i].index = i;
     }
     g->choice_count = g->open = count;
@@ -242,8 +251,10 @@ static void generation_finish(exchange *x) {
         return exchange_refuse(x);
     }
     make_choices(g);
-    if (sv->requests_max && !nothing && sv->requests.live + count > sv->requests_max)
-        error_set(&err, ERR_FULL, "%u requests are running or waiting", sv->requests.live);
+    if (!nothing && !queue_takes(g)) {
+        fail(g);
+        return generation_release_if_done(g);
+    }
     for (uint32_t i = 0; i < count && !err.code && !nothing; i++) submit_choice(g, i, &err);
     if (err.code) {
         submit_failed(g, &err);
@@ -373,6 +384,32 @@ void generation_drained(exchange *x) {
     generation *g = generation_of(x);
     if (x->kind->lost != generation_lost || !g->streaming) return;
     for (uint32_t i = 0; i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
+}
+
+/* ---- the operator's view ---- */
+void generation_end(exchange *x, fault_kind kind) {
+    (void)kind;
+    if (x->kind->lost != generation_lost) return;
+    listener_touch(x->conn);
+    fail(generation_of(x));
+    generation_release_if_done(generation_of(x));
+}
+
+void generation_describe(const exchange *x, buf *json) {
+    const generation *g = (const generation *)x;
+    if (x->kind->lost != generation_lost || !g->choices) return;
+    uint64_t prompt = 0, output = 0;
+    bool     begun = false;
+    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        output += g->choices[i].text.token_count, begun |= g->choices[i].first_us != 0;
+    buf_printf(json,
+               ",\"state\":\"%s\",\"stream\":%s,\"choices\":%u,\"priority\":%d,\"prompt_tokens\":%" PRIu64
+               ",\"output_tokens\":%" PRIu64,
+               !g->open ? "writing"
+               : begun  ? "decoding"
+                        : "waiting",
+               g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
 }
 
 const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,   generation_prepare,

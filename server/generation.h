@@ -16,6 +16,7 @@ typedef struct {
     char         *text; /* owned; for echo */
     uint32_t      text_chars;
     bool          has_text;  /* of a completion: there is a text that the answer goes on from */
+    bool          thinking;  /* it ends in the middle of a thought */
     bool          scored;    /* how likely its tokens are was asked for; ... */
     bool          scores_in; /* ... and is known */
     prompt_scores scores;    /* owned arrays */
@@ -36,11 +37,12 @@ struct generation {
     choice_rules   rules;
     sampling       sampling; /* seed of choice 0; without bias arrays */
     int32_t        priority;
-    uint64_t       tenant, cache_salt, session; /* hashes; 0: none */
-    slo_params     slo;                         /* from arrival on */
-    const char    *tier;                        /* that is served; NULL: none was asked for */
-    char          *metadata;                    /* owned; JSON for the log; NULL */
-    bool           only_echo;                   /* max_tokens is 0: nothing is drawn that anybody sees */
+    uint64_t       tenant, cache_salt; /* hashes; 0: none */
+    request_job    job;                /* its id is the session */
+    slo_params     slo;                /* from arrival on */
+    const char    *tier;               /* that is served; NULL: none was asked for */
+    char          *metadata;           /* owned; JSON for the log; NULL */
+    bool           only_echo;          /* max_tokens is 0: nothing is drawn that anybody sees */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */

@@ -12,6 +12,7 @@ typedef enum {
     HEALTH_LOADING,
     HEALTH_IDLE,
     HEALTH_BUSY,
+    HEALTH_PAUSED, /* by the operator */
     HEALTH_DRAINING,
     HEALTH_STUCK,  /* has work, and finishes nothing; may go on by itself */
     HEALTH_FAILED, /* the device gave up: the daemon is about to end */
@@ -29,7 +30,8 @@ extern const health_row health_rows[HEALTH_COUNT];
 typedef struct {
     uint64_t mark, since_us; /* what the engine had done; when that was first seen, or when there last was no work */
 } progress_watch;
-/* How long the engine has had work and done nothing of it, as far as was looked. Look at least as often as it must be known. */
+/* How long the engine has had work and done nothing of it, as far as was looked. Look at least as often as it must be known.
+ */
 uint64_t progress_stands_us(progress_watch *w, const engine_snapshot *s, uint64_t now_us);
 
 /* ---- of the daemon; on the I/O thread ---- */

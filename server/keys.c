@@ -331,6 +331,20 @@ int key_line(const char *name, const char *key, size_t key_bytes, buf *out, erro
     return OK;
 }
 
+void keys_write(const keys *k, uint64_t now_us, buf *json) {
+    buf_str(json, "{\"tenants\":[");
+    for (uint32_t i = 0; k && i < k->tenant_count; i++) {
+        tenant *t = k->tenants[i];
+        refill(t, now_us);
+        buf_printf(json,
+                   "%s{\"name\":\"%s\",\"weight\":%.15g,\"priority\":%d,\"concurrency\":%u,\"at_work\":%u,"
+                   "\"tokens_per_minute\":%u,\"tokens_left\":%.0f}",
+                   i ? "," : "", t->name, t->weight, t->priority, t->concurrency, t->account->running, t->tokens_per_minute,
+                   t->account->tokens);
+    }
+    buf_str(json, "]}");
+}
+
 void keys_markdown(buf *out) {
     buf_str(out, "| word | value | default | what it does |\n|---|---|---|---|\n");
     for (int i = 0; i < ROW_COUNT; i++) {

@@ -66,4 +66,5 @@ enum { KEY_TEXT_BYTES = 64 };
 void key_make(char out[KEY_TEXT_BYTES]);
 int  key_line(const char *name, const char *key, size_t key_bytes, buf *out, error *err);
 
-void keys_markdown(buf *out); /* the table of what a line may set */
+void keys_write(const keys *k, uint64_t now_us, buf *json); /* every tenant: limits, and what is used of them */
+void keys_markdown(buf *out);                               /* the table of what a line may set */

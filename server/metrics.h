@@ -36,10 +36,11 @@ typedef enum {
 
 typedef struct {
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
-    uint64_t refused_full, refused_draining, refused_invalid, refused_key, refused_limit;
-    uint64_t ledger_us[LEDGER_PARTS]; /* of requests that have ended */
-    uint64_t answers[6];              /* by first digit of the status */
-    uint64_t clients_gone;            /* left before their answer was complete */
+    uint64_t refused_draining, refused_invalid, refused_key, refused_limit;
+    uint64_t refused_queue[QUEUE_FULL_WAIT + 1]; /* by queue_answer */
+    uint64_t ledger_us[LEDGER_PARTS];            /* of requests that have ended */
+    uint64_t answers[6];                         /* by first digit of the status */
+    uint64_t clients_gone;                       /* left before their answer was complete */
     uint64_t readers_too_slow;
     uint64_t unknown_parameters;
     uint64_t exchanges; /* a gauge: requests being worked on */
@@ -59,7 +60,7 @@ typedef struct {
     double   start_time_s, cpu_s, resident_bytes; /* start_time_s: Unix */
     double   stands_s;                            /* progress_stands_us */
     double   health[HEALTH_COUNT];                /* 1 for the state that it is in */
-    double   running_max, waiting_max, context_max;
+    double   running_max, waiting_max, context_max, wait_s;
     uint64_t connections, connections_accepted, connections_refused, malformed;
 } metrics_facts;
 
@@ -108,6 +109,6 @@ typedef struct metrics_page metrics_page;
 metrics_page               *metrics_page_new(const metrics_layout *l);
 void                        metrics_page_free(metrics_page *p);
 void metrics_page_write(const metrics_page *p, const metrics_view *v, buf *out); /* Prometheus text format 0.0.4 */
-void metrics_label(buf *out, const char *name, const char *value); /* name="value", escaped */
+void metrics_label(buf *out, const char *name, const char *value);               /* name="value", escaped */
 /* What follows from the rest: shares, sums, the process. */
 void metrics_facts_derive(metrics_facts *f, const engine_snapshot *s, health_state state);

@@ -8,8 +8,7 @@
 static const double first[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                                1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
 static const double token[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-static const double request[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
-                                 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double request[] = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 static const double iteration[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 static const double choices[] = {1, 2, 5, 10, 20};
 #define BOUNDS(a)                                                                                                           \
@@ -40,11 +39,16 @@ static void cache_info(const metrics_layout *l, buf *out) {
 }
 
 /* ---- how a row is written ---- */
-#define ALL(native, vllm, old) {native, vllm, old}
-#define OURS(native) {native, NULL, NULL}
-#define BOTH(native, vllm) {native, vllm, NULL}
-#define VLLM(vllm) {NULL, vllm, NULL}
-#define OLD(old) {NULL, NULL, old}
+#define ALL(native, vllm, old)                                                                                              \
+    { native, vllm, old }
+#define OURS(native)                                                                                                        \
+    { native, NULL, NULL }
+#define BOTH(native, vllm)                                                                                                  \
+    { native, vllm, NULL }
+#define VLLM(vllm)                                                                                                          \
+    { NULL, vllm, NULL }
+#define OLD(old)                                                                                                            \
+    { NULL, NULL, old }
 #define COUNTER METRIC_COUNTER
 #define GAUGE METRIC_GAUGE
 #define HISTOGRAM METRIC_HISTOGRAM
@@ -57,8 +61,10 @@ static void cache_info(const metrics_layout *l, buf *out) {
 #define COUNT(member) AT(IN_METRICS, AS_U64, offsetof(metrics, count.member))
 #define COUNT_US(member) AT(IN_METRICS, AS_US, offsetof(metrics, count.member))
 #define EACH(label, name_of, n) .element_label = label, .element_name = name_of, .elements = n
-#define TIMES(id, theirs) AT(IN_METRICS, AS_HISTOGRAM, offsetof(metrics, histograms[id])), .bounds = &histogram_seconds, .vllm_bounds = theirs
-#define SIZES(id, theirs) AT(IN_METRICS, AS_HISTOGRAM, offsetof(metrics, histograms[id])), .bounds = &histogram_tokens, .vllm_bounds = theirs
+#define TIMES(id, theirs)                                                                                                   \
+    AT(IN_METRICS, AS_HISTOGRAM, offsetof(metrics, histograms[id])), .bounds = &histogram_seconds, .vllm_bounds = theirs
+#define SIZES(id, theirs)                                                                                                   \
+    AT(IN_METRICS, AS_HISTOGRAM, offsetof(metrics, histograms[id])), .bounds = &histogram_tokens, .vllm_bounds = theirs
 #define IN_ENGINE(member, ours, theirs) SNAPSHOT(member, AS_HISTOGRAM), .bounds = ours, .vllm_bounds = theirs
 
 const metric_row metric_rows[] = {
@@ -86,8 +92,15 @@ const metric_row metric_rows[] = {
     {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"capacity\"",
      "All waiting requests wait for capacity: slots, KV pages or the prompts before them.", QUEUE(waiting, AS_U32)},
     {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"deferred\"", NULL, FACT(zero)},
-    {OURS("penstock_waiting_prompt_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.",
+    {OURS("penstock_waiting_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.",
      QUEUE(waiting_tokens, AS_U64)},
+    {OURS("penstock_predicted_wait_seconds"), GAUGE, NULL,
+     "How long a request that came now would wait; beyond queue-wait-max it is refused, and Retry-After says so.",
+     FACT(wait_s)},
+    {OURS("penstock_prompt_tokens_per_second"), GAUGE, NULL, "Rate at which prompts are computed while they are, of late.",
+     SNAPSHOT(pace.prompt_rate, AS_F64)},
+    {OURS("penstock_step_seconds"), GAUGE, NULL, "Time of a pass that decodes, of late.", SNAPSHOT(pace.step_s, AS_F64)},
+    {OURS("penstock_answer_tokens"), GAUGE, NULL, "Tokens of an answer, of late.", SNAPSHOT(pace.answer_tokens, AS_F64)},
     {OURS("penstock_requests_running_max"), GAUGE, NULL, "Most requests that may run at once.", FACT(running_max)},
     {OURS("penstock_requests_waiting_max"), GAUGE, NULL, "Most requests that may wait.", FACT(waiting_max)},
     {OURS("penstock_context_tokens_max"), GAUGE, NULL, "Most tokens of prompt and answer of one request.",
@@ -102,16 +115,20 @@ const metric_row metric_rows[] = {
      COUNT(finished_abort)},
     {BOTH("penstock_requests_finished_total", "vllm:request_success_total"), COUNTER, "finished_reason=\"error\"", NULL,
      COUNT(finished_error)},
-    {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"queue_full\"",
-     "HTTP requests refused before they were queued.", COUNT(refused_full)},
+    {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"queue_requests\"",
+     "HTTP requests refused before they were queued.", COUNT(refused_queue[QUEUE_FULL_REQUESTS])},
+    {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"queue_tokens\"", NULL,
+     COUNT(refused_queue[QUEUE_FULL_TOKENS])},
+    {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"queue_wait\"", NULL,
+     COUNT(refused_queue[QUEUE_FULL_WAIT])},
     {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"draining\"", NULL,
      COUNT(refused_draining)},
     {BOTH("penstock_requests_refused_total", "vllm:admission_rejections_total"), COUNTER, "reason=\"key_limit\"", NULL,
      COUNT(refused_limit)},
     {OURS("penstock_requests_refused_total"), COUNTER, "reason=\"key\"", NULL, COUNT(refused_key)},
     {OURS("penstock_requests_refused_total"), COUNTER, "reason=\"invalid\"", NULL, COUNT(refused_invalid)},
-    {BOTH("penstock_preemptions_total", "vllm:num_preemptions_total"), COUNTER, NULL, "Times that a running request lost its KV pages.",
-     QUEUE(preempted, AS_U64)},
+    {BOTH("penstock_preemptions_total", "vllm:num_preemptions_total"), COUNTER, NULL,
+     "Times that a running request lost its KV pages.", QUEUE(preempted, AS_U64)},
     {BOTH("penstock_corrupted_requests_total", "vllm:corrupted_requests_total"), COUNTER, NULL,
      "Requests for which the model computed values that are not numbers.", SNAPSHOT(corrupted, AS_U64)},
 
@@ -142,8 +159,8 @@ const metric_row metric_rows[] = {
     {ALL("penstock_prefix_cache_queries_total", "vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
      COUNTER, NULL, "Tokens looked up in the prefix cache at each admission, also after a preemption.",
      QUEUE(cache_queried_tokens, AS_U64)},
-    {ALL("penstock_prefix_cache_hits_total", "vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
-     COUNTER, NULL, "Tokens found there.", QUEUE(cache_hit_tokens, AS_U64)},
+    {ALL("penstock_prefix_cache_hits_total", "vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"), COUNTER,
+     NULL, "Tokens found there.", QUEUE(cache_hit_tokens, AS_U64)},
     {OLD("vllm:gpu_prefix_cache_hit_rate"), GAUGE, NULL, "Tokens found over tokens looked up, since the start.",
      FACT(hit_rate)},
 
@@ -159,13 +176,11 @@ const metric_row metric_rows[] = {
      SNAPSHOT(plan_ns_total, AS_NS)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
-    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.",
-     SNAPSHOT(weights_bytes, AS_U64)},
+    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.", SNAPSHOT(weights_bytes, AS_U64)},
     {OURS("penstock_frames_used"), GAUGE, NULL, "Suspended passes.", QUEUE(frames_used, AS_U32)},
     {BOTH("penstock_pass_rows", "vllm:iteration_tokens_total"), HISTOGRAM, NULL,
      "Tokens of a pass, prompts and answers together.", IN_ENGINE(pass_rows, &histogram_rows, &vllm_iteration)},
-    {OURS("penstock_pass_seconds"), HISTOGRAM, NULL, "Time of a pass.",
-     IN_ENGINE(pass_seconds, &histogram_seconds, NULL)},
+    {OURS("penstock_pass_seconds"), HISTOGRAM, NULL, "Time of a pass.", IN_ENGINE(pass_seconds, &histogram_seconds, NULL)},
 
     /* ---- HTTP ---- */
     {OURS("penstock_exchanges"), GAUGE, NULL, "HTTP requests that are being worked on.", COUNT(exchanges)},
@@ -187,14 +202,11 @@ const metric_row metric_rows[] = {
 
     /* ---- how long it took ---- */
     {BOTH("penstock_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"), HISTOGRAM, NULL,
-     "From the arrival of a request to its first token.",
-     TIMES(HIST_TIME_TO_FIRST_TOKEN, &vllm_first)},
+     "From the arrival of a request to its first token.", TIMES(HIST_TIME_TO_FIRST_TOKEN, &vllm_first)},
     {ALL("penstock_inter_token_latency_seconds", "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
-     HISTOGRAM, NULL, "Between two tokens of one answer.",
-     TIMES(HIST_INTER_TOKEN, &vllm_token)},
-    {BOTH("penstock_request_time_per_output_token_seconds", "vllm:request_time_per_output_token_seconds"), HISTOGRAM,
-     NULL, "Mean time per token after the first, of one answer.",
-     TIMES(HIST_TIME_PER_TOKEN, &vllm_token)},
+     HISTOGRAM, NULL, "Between two tokens of one answer.", TIMES(HIST_INTER_TOKEN, &vllm_token)},
+    {BOTH("penstock_request_time_per_output_token_seconds", "vllm:request_time_per_output_token_seconds"), HISTOGRAM, NULL,
+     "Mean time per token after the first, of one answer.", TIMES(HIST_TIME_PER_TOKEN, &vllm_token)},
     {BOTH("penstock_request_seconds", "vllm:e2e_request_latency_seconds"), HISTOGRAM, NULL,
      "From arrival to the end of the answer.", TIMES(HIST_END_TO_END, &vllm_request)},
     {OURS("penstock_request_prepare_seconds"), HISTOGRAM, NULL, "Reading, rendering and tokenizing a request.",
@@ -215,13 +227,11 @@ const metric_row metric_rows[] = {
     {BOTH("penstock_request_prompt_tokens", "vllm:request_prompt_tokens"), HISTOGRAM, NULL, "Tokens of a prompt.",
      SIZES(HIST_PROMPT_TOKENS, &histogram_tokens)},
     {BOTH("penstock_request_computed_tokens", "vllm:request_prefill_kv_computed_tokens"), HISTOGRAM, NULL,
-     "Tokens of a prompt that were not found in the cache.",
-     SIZES(HIST_COMPUTED_TOKENS, &histogram_tokens)},
+     "Tokens of a prompt that were not found in the cache.", SIZES(HIST_COMPUTED_TOKENS, &histogram_tokens)},
     {BOTH("penstock_request_output_tokens", "vllm:request_generation_tokens"), HISTOGRAM, NULL, "Tokens of an answer.",
      SIZES(HIST_OUTPUT_TOKENS, &histogram_tokens)},
     {BOTH("penstock_request_longest_output_tokens", "vllm:request_max_num_generation_tokens"), HISTOGRAM, NULL,
-     "Tokens of the longest of the answers to one HTTP request.",
-     SIZES(HIST_LONGEST_OUTPUT, &histogram_tokens)},
+     "Tokens of the longest of the answers to one HTTP request.", SIZES(HIST_LONGEST_OUTPUT, &histogram_tokens)},
     {BOTH("penstock_request_max_tokens", "vllm:request_params_max_tokens"), HISTOGRAM, NULL,
      "The most tokens a request asked for.", SIZES(HIST_MAX_TOKENS, &histogram_tokens)},
     {BOTH("penstock_request_choices", "vllm:request_params_n"), HISTOGRAM, NULL, "Answers asked for per prompt.",

@@ -181,6 +181,11 @@ static int read_service_tier(request_params *p, const cJSON *value, const param_
     return read_word(value, tiers, 5, &p->service_tier, row, f);
 }
 
+static int read_retention(request_params *p, const cJSON *value, const param_row *row, fault *f) {
+    static const char *const words[] = {"in_memory", "in-memory", "24h"};
+    return read_word(value, words, 3, &p->retention, row, f);
+}
+
 static int read_truncation_side(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     static const char *const sides[] = {"left", "right"};
     return read_word(value, sides, 2, &p->truncation_side, row, f);
@@ -384,6 +389,7 @@ const param_shape shape_response_format = {
 const param_shape shape_modalities = {read_modalities, "{\"type\":\"array\",\"items\":{\"const\":\"text\"}}"};
 const param_shape shape_service_tier = {read_service_tier,
                                         "{\"enum\":[\"auto\",\"default\",\"flex\",\"scale\",\"priority\"]}"};
+const param_shape shape_retention = {read_retention, "{\"enum\":[\"in_memory\",\"in-memory\",\"24h\"]}"};
 const param_shape shape_truncation_side = {read_truncation_side, "{\"enum\":[\"left\",\"right\"]}"};
 const param_shape shape_slo = {
     read_slo, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"ttft_ms\":" MS ",\"tbt_ms\":" MS

@@ -21,11 +21,13 @@ struct server_config {
     uint32_t    port;          /* 0: any free one; the ready line names it */
     const char *model_name;    /* the `model` that clients ask for; NULL: the last part of the model's path */
     const char *chat_template; /* a template file; NULL: the model folder's own */
+    const char *reasoning;     /* where what a model thinks goes: reasoning_content (or NULL), reasoning, both, content */
 
     const char *admin_socket;        /* path for the operator (admin.c), mode 0600; NULL: none */
     const char *api_keys;            /* file of keys (keys.h); NULL: nobody needs one */
     bool        public_without_keys; /* an address that others reach may be served to anyone */
     bool        metrics_open;        /* /metrics asks for no key */
+    bool        strict_params;       /* a parameter that nobody knows is a mistake */
 
     uint32_t connections_max;         /* open at once; one more is told so and closed */
     uint32_t connections_per_address; /* of them, from one IPv4 address or IPv6 /64; 0: no bound of its own */
@@ -46,7 +48,6 @@ struct server_config {
     const char *metrics_dialects;    /* "both", "native" or "vllm"; NULL: both */
     bool        metrics_old_names;   /* vLLM's names of before as well */
     uint32_t choices_max;            /* n x prompts of one HTTP request */
-    bool     strict_params;          /* a parameter that nobody knows is a mistake */
     uint64_t worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
 
     /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */

@@ -71,7 +71,11 @@ static void watch_drain(service *sv) {
     uint64_t requests = sv->metrics.count.exchanges;
     bool     busy = requests || sv->requests.live || listener_read_facts(sv->listener).connections;
     bool     late = clock_us() > sv->drain_until_us;
-    if (late && requests) log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+    if (late && requests) {
+        log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+        for (exchange *x = sv->exchanges, *next; x; x = next) next = x->next, exchange_end(x, FAULT_DRAINING);
+        listener_flush(sv->listener);
+    }
     if (!busy || late) uv_stop(&sv->loop);
 }
 
@@ -94,6 +98,7 @@ void service_drain(service *sv, uint64_t at_most_us) {
     sv->phase = PHASE_DRAINING;
     sv->drain_until_us = clock_us() + at_most_us;
     listener_stop(sv->listener);
+    if (sv->engine) engine_hold(sv->engine, false); /* what is held would never finish */
     uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
 }
 
@@ -189,6 +194,16 @@ static void take_short_turns(void) {
     syscall(SYS_sched_setattr, 0, &wanted, 0);
 }
 
+/* A model that thinks aloud has a token for each end of it. */
+static void find_thinking(service *sv) {
+    const char *where = sv->config->reasoning ? sv->config->reasoning : "reasoning_content";
+    if (!sv->tokenizer || strcmp(where, "content") == 0) return;
+    int64_t begin = tokenizer_id_of(sv->tokenizer, "<think>"), end = tokenizer_id_of(sv->tokenizer, "</think>");
+    if (begin < 0 || end <= 0) return;
+    sv->think_begin = begin, sv->think_end = end;
+    sv->reasoning_fields = strcmp(where, "both") == 0 ? 3 : strcmp(where, "reasoning") == 0 ? 2 : 1;
+}
+
 static void loaded(uv_work_t *work, int status) {
     service             *sv = work->data;
     const engine_config *ec = sv->engine_settings;
@@ -198,8 +213,7 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
-    const scheduler_config *sc = &ec->scheduler_settings; /* 0 here: the engine chose its own */
-    sv->requests_max = sc->running_max && sc->waiting_max ? (uint64_t)sc->running_max + sc->waiting_max : 0;
+    find_thinking(sv);
     take_short_turns();
     lay_out_metrics(sv);
     begin_self_test(sv);

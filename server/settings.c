@@ -33,6 +33,10 @@ const option_row settings_rows[] = {
      "what clients call the model; the folder's name if not given", false},
     {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
      "a chat template to use in place of the model's own", false},
+    {"model", "reasoning", OPTION_CHOICE, AT(server.reasoning), 0, 0, "reasoning_content",
+     "reasoning_content|reasoning|both|content", NULL,
+     "which member of a chat's answer holds what the model puts between <think> and </think>; content: it is not told apart",
+     false},
     {"model", "max-model-len", OPTION_U32, AT(engine.context_max), 0, 16777216, "0", NULL, "N",
      "tokens of prompt and answer together; 0: what the model was made for", false},
 
@@ -113,9 +117,11 @@ const option_row settings_rows[] = {
     {"scheduler", "running-max", OPTION_U32, PLAN(running_max), 0, 65536, "0", NULL, "N",
      "requests that run at once; 0: what suits the device", false},
     {"scheduler", "waiting-max", OPTION_U32, PLAN(waiting_max), 0, 1048576, "0", NULL, "N",
-     "requests that wait; one more is answered 429; 0: a thousand or so", false},
+     "requests that wait; one more is refused; 0: a thousand or so", false},
     {"scheduler", "waiting-tokens-max", OPTION_U32, PLAN(waiting_tokens_max), 0, 4294967295.0, "0", NULL, "N",
      "prompt tokens that wait; 0: no bound", false},
+    {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
+     "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
      "who may enter: as long as pages last now, or only with pages for the whole answer", false},
@@ -204,4 +210,15 @@ int settings_check_serving(const settings *s, error *err) {
 
 void settings_apply_log(const settings *s) {
     log_configure((log_level)option_choice_index(LOG_LEVELS, s->log_level), strcmp(s->log_format, "json") == 0);
+}
+
+static const char *const level_words[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+
+const char *settings_log_level_name(void) { return level_words[log_threshold()]; }
+
+int settings_set_log_level(const char *word, error *err) {
+    for (log_level level = LOG_ERROR; level <= LOG_DEBUG; level++)
+        if (strcmp(level_words[level], word) == 0) return log_set_threshold(level), OK;
+    return error_set(err, ERR_INVALID, "log-level must be one of " LOG_LEVELS ", not '%.16s'", word);
 }

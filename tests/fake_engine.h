@@ -18,14 +18,16 @@
 enum { FAKE_EOS = 256, FAKE_VOCAB = 257, FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
 
 static struct {
-    const char *script;    /* what it says */
-    uint32_t    eos_after; /* tokens; 0: never */
-    uint32_t    step_us;
-    uint32_t    requests_max; /* then the queue is full */
-    uint32_t    fail_after;   /* tokens; then FINISH_ERROR; 0: never */
-    bool        no_tokenizer;
-    atomic_bool frozen; /* takes steps no more, until it is false again */
-    uint64_t    submitted, cancelled, finished;
+    const char    *script;    /* what it says */
+    uint32_t       eos_after; /* tokens; 0: never */
+    uint32_t       step_us;
+    uint32_t       requests_max; /* then the queue is full */
+    double         wait_s;       /* that it predicts */
+    uint32_t       fail_after;   /* tokens; then FINISH_ERROR; 0: never */
+    bool           no_tokenizer, thinks;
+    atomic_bool    frozen; /* takes steps no more, until it is false again */
+    uint64_t       submitted, cancelled, finished;
+    engine_request last; /* that was submitted; its pointers are no more */
 } fake = {.script = "Once upon a time there was a penstock. ", .requests_max = FAKE_REQUESTS};
 
 typedef struct {
@@ -141,16 +143,26 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
-bool               engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
-const model_facts *engine_facts(const engine *e) { return (void)e, &fake_facts; }
-const char        *engine_device_name(const engine *e) { return (void)e, "fake"; }
-uint32_t           engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
+bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
+const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
+const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
+uint32_t                engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
 const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-const char        *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
+const char *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
 
+queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, double *wait_s, error *err) {
+    (void)prompt_tokens;
+    *wait_s = fake.wait_s;
+    if (e->count + requests <= fake.requests_max) return QUEUE_HAS_ROOM;
+    error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
+    return QUEUE_FULL_REQUESTS;
+}
+backlog engine_backlog(const engine *e, const engine_snapshot *s) {
+    return (void)e, (backlog){.running = s->scheduler.running, .running_max = FAKE_REQUESTS};
+}
 int engine_submit(engine *e, engine_request *r, error *err) {
     pthread_mutex_lock(&e->lock);
     int code = OK;
@@ -158,7 +170,7 @@ int engine_submit(engine *e, engine_request *r, error *err) {
         code = error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
     } else {
         fake_request *q = calloc(1, sizeof *q);
-        q->r = *r;
+        q->r = fake.last = *r;
         q->ledger.submitted_us = clock_us();
         q->ledger.prompt_tokens = r->prompt_tokens;
         e->requests[e->count++] = q;
@@ -187,6 +199,8 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
     nanosleep(&(struct timespec){0, (long)timeout_ms * 1000000}, NULL);
     return true;
 }
+void engine_hold(engine *e, bool held) { (void)e, (void)held; }
+void engine_drop_cache(engine *e) { (void)e; }
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     pthread_mutex_lock(&e->lock);
     *out = (engine_snapshot){.passes_done = e->passes,
@@ -224,6 +238,11 @@ int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool kee
         if (ids[i] < 256) buf_char(out, (char)ids[i]);
     }
     return OK;
+}
+/* With fake.thinks the bytes 1 and 2 stand around what is thought. */
+int64_t tokenizer_id_of(const tokenizer *t, const char *token) {
+    (void)t;
+    return !fake.thinks ? -1 : strcmp(token, "<think>") == 0 ? 1 : strcmp(token, "</think>") == 0 ? 2 : -1;
 }
 void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) {
     (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>");

@@ -25,13 +25,13 @@ class Daemon:
 
     ends_with = 0
 
-    def __init__(self, arguments, folder, descriptors=None):
+    def __init__(self, arguments, folder, descriptors=None, program=BINARY):
         def limit_descriptors():
             resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
         self.stdout_path, self.log_path = folder / "stdout", folder / "stderr"
         with open(self.stdout_path, "wb") as out, open(self.log_path, "wb") as err:
-            self.process = subprocess.Popen([BINARY, "serve", *map(str, arguments)], cwd=ROOT, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([program, "serve", *map(str, arguments)], cwd=ROOT, stdin=subprocess.DEVNULL,
                                             stdout=out, stderr=err, preexec_fn=descriptors and limit_descriptors)
         try:
             self.model, self.url = self._wait_until_ready()

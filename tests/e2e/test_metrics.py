@@ -170,7 +170,7 @@ def test_only_who_waits_counts_as_waiting(start_daemon):
     families = scrape(daemon)
     assert value(families, "vllm:num_requests_waiting") == value(families, "penstock_requests_waiting") == 3
     assert value(families, "vllm:num_requests_waiting_by_reason", reason="capacity") == 3
-    assert value(families, "penstock_waiting_prompt_tokens") == 9
+    assert value(families, "penstock_waiting_tokens") == 9
     assert value(families, "vllm:num_requests_running") == 2
     for stream in streams:
         stream.close()
