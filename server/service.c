@@ -181,8 +181,9 @@ static void self_test_event(service *sv, const engine_event *e) {
     if (sv->phase == PHASE_LOADING) serve(sv);
 }
 
-/* This thread works for moments and kernels compute for ever. From Linux 6.12 on, a thread that asks for short turns gets the
- * CPU sooner when it wakes; elsewhere, or where it is not allowed, nothing changes. Not inherited: the others are running. */
+/* This thread works for moments and kernels compute for ever. From Linux 6.12 on, a thread that asks for short turns gets
+ * the CPU sooner when it wakes; elsewhere, or where it is not allowed, nothing changes. Not inherited: the others are
+ * running. */
 static void take_short_turns(void) {
     struct {
         uint32_t size, policy; /* SCHED_OTHER */
