@@ -35,8 +35,9 @@ OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
-BENCH_TOOL = answer ask_server client cmd_replay lines penstock_bench plot progress prompt record replay report report_html scrape \
-             sse stats trace trace_csv trace_json
+BENCH_TOOL = agenda answer ask_server client cmd_compare cmd_replay compare compare_html compare_report grid lines pass_cost \
+             penstock_bench plot progress prompt record replay report report_html scrape shared_flags simulate sse stats trace \
+             trace_csv trace_json
 BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)
 
 # Each test, fuzz target and bench is a program of one file that links the whole library.

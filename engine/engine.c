@@ -41,7 +41,6 @@ struct engine {
     /* into the engine thread, and out of it */
     requests        requests;
     ring           *ring;
-    atomic_bool     stop;    /* read by the walker before each operator */
     atomic_bool     starved; /* sleeps for want of room in the ring */
     atomic_bool     closing;
     atomic_bool     held;          /* engine_hold */
@@ -54,7 +53,13 @@ struct engine {
     /* the engine thread's own */
     slice_outcome  *outcomes; /* [batch_tokens_max] */
     drawn_token    *drawn;    /* [running_max] */
+    request       **left;     /* [running_max] */
     uint32_t        drawn_count;
+    uint64_t        seen_kicks;     /* as of the last time that events were taken */
+    uint64_t        came_us;        /* when the first of the requests came that were taken then; UINT64_MAX: none */
+    uint64_t        wake_us;        /* of the pass that runs: when time alone may want it stopped */
+    uint64_t        stop_wanted_us; /* when that came up for which the pass before was stopped; 0: it was not */
+    uint32_t        room_kept;      /* places of the ring that the pass that runs may need */
     bool            said;                       /* something was pushed in this step */
     uint64_t        passes_begun, accounted_us; /* up to here time was taken for the pace; 0: idle since */
     uint64_t        found_tokens;               /* in the cache, by requests that are in a pass for the first time */
@@ -107,8 +112,10 @@ static void note_progress(engine *e, request *r) {
 
 /* ---- events in ---- */
 
+static bool has_room_for_event(const engine *e) { return ring_room(e->ring) > e->room_kept; }
+
 static void take_new(engine *e) {
-    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_new(&e->requests)) != NULL;) {
+    for (request *r; has_room_for_event(e) && (r = requests_next_new(&e->requests)) != NULL;) {
         const scheduler_request asked = {.id = r->key,
                                          .tokens = r->asked.tokens,
                                          .prompt_tokens = r->asked.prompt_tokens,
@@ -120,8 +127,9 @@ static void take_new(engine *e) {
                                          .job = r->asked.job,
                                          .slo = r->asked.slo,
                                          .computes_all = r->asked.scores != NULL};
-        error                   err;
-        const int               status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
+        if (r->ledger.submitted_us < e->came_us) e->came_us = r->ledger.submitted_us;
+        error     err;
+        const int status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
         if (status == OK) continue;
         if (status == ERR_FULL) { /* who lost their memory fill the queue beyond its bound; later, then */
             requests_put_back(&e->requests, r);
@@ -133,14 +141,27 @@ static void take_new(engine *e) {
     }
 }
 
+/* Whose rows are in the pass that runs ends with it: until then the device reads its tokens. */
 static void take_cancelled(engine *e) {
-    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_cancelled(&e->requests)) != NULL;) {
+    for (request *r; has_room_for_event(e) && (r = requests_next_cancelled(&e->requests)) != NULL;) {
         if (r->state == REQUEST_LIVE) {
             note_progress(e, r);
             scheduler_cancel(e->scheduler, e->api->now_us(e->device), r->key);
         }
-        finish(e, r, &(engine_event){.reason = FINISH_CANCELLED});
+        if (r->in_pass) r->leaves_pass = true;
+        else finish(e, r, &(engine_event){.reason = FINISH_CANCELLED});
     }
+}
+
+/* Takes what came in. Returns whether there may have been something. */
+static bool take_events(engine *e) {
+    const uint64_t kicks = requests_kicks(&e->requests);
+    if (kicks == e->seen_kicks) return false;
+    e->seen_kicks = kicks;
+    e->came_us = UINT64_MAX;
+    take_new(e);
+    take_cancelled(e);
+    return true;
 }
 
 /* ---- prompts whose log-probabilities are asked for ---- */
@@ -206,7 +227,7 @@ static void enter_pass(engine *e, const plan *p) {
             if (p->slices[i].token_begin == r->ledger.cached_tokens) e->found_tokens += r->ledger.cached_tokens;
         }
         ledger_pass_begins(&r->ledger, &r->clock, e->passes_begun, now_us);
-        atomic_store_explicit(&r->in_pass, true, memory_order_relaxed);
+        r->in_pass = true;
     }
 }
 
@@ -215,7 +236,7 @@ static void leave_pass(engine *e, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
         ledger_pass_ends(&r->ledger, &r->clock, e->passes_begun, now_us);
-        atomic_store_explicit(&r->in_pass, false, memory_order_relaxed);
+        r->in_pass = false;
     }
 }
 
@@ -252,8 +273,10 @@ static void take_tokens(engine *e, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         if (!p->slices[i].samples) continue;
         check(e->drawn_count < e->config.scheduler_settings.running_max);
-        drawn_token *d = &e->drawn[e->drawn_count++];
+        drawn_token *d = &e->drawn[e->drawn_count];
         d->request = requests_by_key(&e->requests, p->slices[i].id);
+        if (d->request->leaves_pass) continue;
+        e->drawn_count++;
         d->output = walker_output_index(e->walker, i);
         d->event.finished = take_token(e, d->request, walker_sampled(e->walker, i), &d->event);
         if (d->event.finished) note_progress(e, d->request);
@@ -274,6 +297,55 @@ static void tell_tokens(engine *e) {
             say(e, &d->event);
         }
     }
+}
+
+/* Who was cancelled while the pass ran. A request may have several slices. */
+static void end_who_left(engine *e, request *const *left, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        check(!scheduler_is_live(e->scheduler, left[i]->key));
+        finish(e, left[i], &(engine_event){.reason = FINISH_CANCELLED});
+    }
+}
+
+static uint32_t find_who_left(engine *e, const plan *p) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request *r = requests_by_key(&e->requests, p->slices[i].id);
+        if (!r->leaves_pass || (count > 0 && e->left[count - 1] == r)) continue;
+        e->left[count++] = r;
+    }
+    return count;
+}
+
+/* Asked by the walker between two operators of a pass that may be stopped. What came in is taken there and then, so that
+ * the scheduler judges by what it knows of. */
+static bool wants_stop(void *context) {
+    engine  *e = context;
+    uint64_t now_us = e->api->now_us(e->device), wanted_us = now_us;
+    if (atomic_load_explicit(&e->closing, memory_order_relaxed)) return true;
+    if (take_events(e)) {
+        publish(e);
+        wake_consumer(e);
+        now_us = e->api->now_us(e->device);
+        if (e->came_us < wanted_us) wanted_us = e->came_us;
+    } else if (now_us < e->wake_us) {
+        return false;
+    } else {
+        wanted_us = e->wake_us;
+    }
+    const bool stops = scheduler_should_stop(e->scheduler, now_us);
+    e->wake_us = scheduler_wake_us(e->scheduler);
+    if (stops) e->stop_wanted_us = wanted_us;
+    return stops;
+}
+
+/* A stop is answered once the pass it was for begins. */
+static void note_reaction(engine *e, uint64_t now_us) {
+    if (e->stop_wanted_us)
+        histogram_observe(&e->figures.stop_reaction_seconds, &histogram_seconds,
+                          (double)(now_us - e->stop_wanted_us) * 1e-6);
+    e->stop_wanted_us = 0;
+    e->figures.stop_bound_ns = walker_longest_wait_ns(e->walker);
 }
 
 /* How much the pass did of the prompts in it, and how much of them is left: what a newcomer's wait is predicted from. */
@@ -299,17 +371,23 @@ static void learn_pace(engine *e, const plan *p, uint32_t reached_op, uint64_t b
 static int run_pass(engine *e, const plan *p, error *err) {
     walk_result    result;
     const uint64_t begin_us = e->api->now_us(e->device);
+    note_reaction(e, begin_us);
+    e->wake_us = p->stoppable ? scheduler_wake_us(e->scheduler) : UINT64_MAX;
+    e->room_kept = e->config.scheduler_settings.running_max;
     enter_pass(e, p);
     atomic_store(&e->pass_started_us, clock_us());
     const int status = walker_walk(e->walker, p, &result, err);
     atomic_store(&e->pass_started_us, 0);
+    e->room_kept = 0;
     leave_pass(e, p);
     if (status != OK) return status;
+    const uint32_t left = find_who_left(e, p);
     const uint64_t now_us = e->api->now_us(e->device);
     e->figures.passes_done++;
     learn_pace(e, p, result.stopped ? result.stop_op : e->program.op_count, begin_us, now_us);
     if (result.stopped) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
+        end_who_left(e, e->left, left);
         return OK;
     }
     histogram_observe(&e->figures.pass_rows, &histogram_rows, p->decode_rows + p->prefill_rows);
@@ -318,6 +396,7 @@ static int run_pass(engine *e, const plan *p, error *err) {
     take_tokens(e, p);
     scheduler_pass_done(e->scheduler, now_us, e->outcomes);
     tell_tokens(e);
+    end_who_left(e, e->left, left);
     return OK;
 }
 
@@ -326,10 +405,10 @@ static int run_pass(engine *e, const plan *p, error *err) {
 /* A pass says at most one thing about each running request. */
 static bool has_room(const engine *e) { return ring_room(e->ring) >= e->config.scheduler_settings.running_max; }
 
-static void sleep_until_kicked(engine *e, uint64_t seen_kicks) {
+static void sleep_until_kicked(engine *e) {
     e->accounted_us = 0;
     atomic_store(&e->starved, !has_room(e));
-    if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, seen_kicks);
+    if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, e->seen_kicks);
     atomic_store(&e->starved, false);
 }
 
@@ -338,7 +417,7 @@ static int step(engine *e, bool *ran, error *err) {
     const uint64_t begin_ns = clock_ns(), begin_op_ns = walker_op_ns(e->walker);
     int            status = OK;
     plan           p;
-    atomic_store(&e->stop, atomic_load(&e->closing)); /* what asked for a stop before this is about to be taken */
+    e->seen_kicks = requests_kicks(&e->requests);
     take_new(e);
     take_cancelled(e);
     if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
@@ -390,13 +469,12 @@ static void *engine_main(void *argument) {
     error   err;
     pthread_setname_np(pthread_self(), "engine");
     while (!atomic_load(&e->closing)) {
-        const uint64_t seen_kicks = requests_kicks(&e->requests);
-        bool           ran;
+        bool ran;
         if (step(e, &ran, &err) != OK) {
             fail_everything(e, &err);
             return NULL;
         }
-        if (!ran) sleep_until_kicked(e, seen_kicks);
+        if (!ran) sleep_until_kicked(e);
     }
     return NULL;
 }
@@ -460,13 +538,14 @@ static void make_queues(engine *e) {
                                             .frame_count = s->frame_count,
                                             .frame_rows = s->frame_tokens,
                                             .page_tokens = s->page_tokens,
-                                            .stop = &e->stop,
                                             .find = find_sequence,
-                                            .find_context = e});
+                                            .stop = wants_stop,
+                                            .context = e});
     e->ring = ring_new(ring_capacity(s));
     e->outcomes = calloc(s->batch_tokens_max, sizeof *e->outcomes);
     e->drawn = calloc(s->running_max, sizeof *e->drawn);
-    if (!e->outcomes || !e->drawn) fatal("out of memory for the engine's queues");
+    e->left = calloc(s->running_max, sizeof *e->left);
+    if (!e->outcomes || !e->drawn || !e->left) fatal("out of memory for the engine's queues");
     requests_init(&e->requests, requests_capacity(s));
 }
 
@@ -497,7 +576,6 @@ static void ask_to_end(engine *e) {
     if (!e->thread_runs) return;
     requests_refuse(&e->requests, ERR_CANCELLED, "the engine is closing");
     atomic_store(&e->closing, true);
-    atomic_store(&e->stop, true);
     requests_kick(&e->requests);
 }
 
@@ -524,6 +602,7 @@ void engine_close(engine *e) {
     checkpoint_close(e->model);
     free(e->outcomes);
     free(e->drawn);
+    free(e->left);
     pthread_cond_destroy(&e->consumer_woken);
     pthread_mutex_destroy(&e->consumer_lock);
     notice_destroy(&e->notice);
@@ -542,9 +621,7 @@ int engine_submit(engine *e, engine_request *r, error *err) {
     return requests_put(&e->requests, r, e->api->now_us(e->device), &e->limits, err);
 }
 
-void engine_cancel(engine *e, uint64_t id) {
-    if (requests_cancel(&e->requests, id)) atomic_store(&e->stop, true);
-}
+void engine_cancel(engine *e, uint64_t id) { requests_cancel(&e->requests, id); }
 
 uint32_t engine_next(engine *e, engine_event *out, uint32_t max) {
     const uint32_t n = ring_pop(e->ring, out, max);

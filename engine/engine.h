@@ -115,6 +115,8 @@ typedef struct {
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        corrupted;                    /* requests that ended because the model computed no numbers */
     histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */
+    histogram       stop_reaction_seconds; /* from what a pass was stopped for to the beginning of the next; likewise */
+    uint64_t        stop_bound_ns;         /* the longest operator of a pass that may be stopped: a stop waits so long */
     pace            pace;
     uint64_t        prompt_left; /* prompt tokens of those who run that are still to be computed */
     uint64_t        weights_bytes, page_bytes;

@@ -143,7 +143,7 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     r->scored = 1; /* nothing comes before the first */
     r->score_corrupt = false;
     r->score_params = (sampling){.top_logprobs = asked->scores ? (int8_t)asked->scores->tops : -1};
-    r->cancel_wanted = false;
+    r->cancel_wanted = r->in_pass = r->leaves_pass = false;
     r->next = NULL;
     find_banned(r, l);
     id_map_add(&q->ids, asked->id, index);
@@ -176,20 +176,17 @@ int requests_put(requests *q, engine_request *r, uint64_t now_us, const request_
     return status;
 }
 
-bool requests_cancel(requests *q, uint64_t id) {
+void requests_cancel(requests *q, uint64_t id) {
     pthread_mutex_lock(&q->lock);
     const uint32_t index = id_map_find(&q->ids, id);
-    bool           in_pass = false;
     if (index != NO_SEQUENCE && !q->table[index].cancel_wanted) {
         request *r = &q->table[index];
         r->cancel_wanted = true;
-        in_pass = atomic_load_explicit(&r->in_pass, memory_order_relaxed);
         check(q->cancelled_count < 2 * q->capacity);
         q->cancelled[(q->cancelled_begin + q->cancelled_count++) % (2 * q->capacity)] = r;
         kick(q);
     }
     pthread_mutex_unlock(&q->lock);
-    return in_pass;
 }
 
 void requests_refuse(requests *q, int code, const char *why) {
@@ -290,12 +287,7 @@ request *requests_by_key(requests *q, uint64_t key) {
     return r;
 }
 
-uint64_t requests_kicks(requests *q) {
-    pthread_mutex_lock(&q->lock);
-    const uint64_t kicks = q->kicks;
-    pthread_mutex_unlock(&q->lock);
-    return kicks;
-}
+uint64_t requests_kicks(const requests *q) { return atomic_load_explicit(&q->kicks, memory_order_acquire); }
 
 void requests_wait(requests *q, uint64_t seen_kicks) {
     pthread_mutex_lock(&q->lock);

@@ -22,8 +22,9 @@ typedef struct request {
     uint32_t        scored; /* tokens of the prompt whose log-probability was told */
     bool            score_corrupt;
     sampling        score_params;
-    atomic_bool     in_pass;
-    bool            cancel_wanted;
+    bool            in_pass;       /* the engine thread's own: the pass that runs has its rows */
+    bool            leaves_pass;   /* it was cancelled there: it ends with the pass */
+    bool            cancel_wanted; /* under the lock */
     struct request *next; /* in the queue of the new */
 } request;
 
@@ -31,7 +32,7 @@ typedef struct {
     pthread_mutex_t lock; /* of everything below */
     pthread_cond_t  kicked, slept;
     bool            idle;    /* the engine thread sleeps */
-    uint64_t        kicks;   /* counts every reason for the engine thread to look around */
+    _Atomic uint64_t kicks;  /* counts every reason for the engine thread to look around; changed under the lock */
     const char     *refusal; /* why nothing is taken any more; NULL: it is */
     int             refusal_code;
 
@@ -67,7 +68,7 @@ static inline uint32_t requests_capacity(const scheduler_config *s) { return s->
 
 /* Any thread. The answers of engine_submit; *r's tokens may have moved even where it is refused. */
 int  requests_put(requests *q, engine_request *r, uint64_t now_us, const request_limits *limits, error *err);
-bool requests_cancel(requests *q, uint64_t id);               /* true: it is in the pass that runs now */
+void requests_cancel(requests *q, uint64_t id);
 void requests_refuse(requests *q, int code, const char *why); /* from now on; `why` lives as long as q */
 void requests_kick(requests *q);
 
@@ -78,7 +79,7 @@ request *requests_next_cancelled(requests *q);       /* NULL: none. If it was QU
 void     requests_release(requests *q, request *r);  /* frees its memory; its id may be used again */
 void     requests_tell_waiting(requests *q, uint32_t count, uint64_t tokens);
 request *requests_by_key(requests *q, uint64_t key);
-uint64_t requests_kicks(requests *q);
+uint64_t requests_kicks(const requests *q); /* without the lock: asked between operators */
 void     requests_wait(requests *q, uint64_t seen_kicks); /* until there was another kick */
 
 /* Any thread, without the lock: who waits, whether the scheduler knows of it yet or not. */

@@ -26,11 +26,11 @@ static const policy_row slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = {"chunked", &slicing_chunked},
     [SLICING_WHOLE] = {"whole", &slicing_whole},
     [SLICING_LAYERED] = {"layered", &slicing_layered},
-    [SLICING_AUTO] = {"auto", NULL},
+    [SLICING_AUTO] = {"auto", &slicing_auto},
 };
 static const policy_row preemptions[PREEMPTION_COUNT] = {
     [PREEMPTION_NONE] = {"none", &preemption_none},
-    [PREEMPTION_OPERATOR] = {"operator", NULL},
+    [PREEMPTION_OPERATOR] = {"operator", &preemption_operator},
 };
 static const policy_row reclaims[RECLAIM_COUNT] = {
     [RECLAIM_RECOMPUTE] = {"recompute", &reclaim_recompute},
@@ -138,6 +138,8 @@ static int check_policies(const scheduler_config *c, error *err) {
             return error_set(err, ERR_UNSUPPORTED, "scheduler: the %s policy '%s' is not built in; take '%s'", axes[i].name,
                              axes[i].rows[chosen[i]].name, axes[i].rows[0].name);
     }
+    if (c->preemption.policy == PREEMPTION_OPERATOR && c->frame_count == 0)
+        return error_set(err, ERR_INVALID, "scheduler: operator preemption leaves the rows of a stopped pass in a frame; give it frames");
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0)
         return error_set(err, ERR_INVALID, "scheduler: layered slicing suspends prompts between layers and needs frames");
     return OK;

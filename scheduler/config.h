@@ -31,16 +31,21 @@ typedef struct {
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
+typedef enum { SLICING_BUDGET_FIXED, SLICING_BUDGET_DEADLINE } slicing_budget;
 typedef struct {
     slicing_policy policy;
-    uint32_t       chunk_tokens; /* chunked: prefill rows of one pass while decodes run */
+    slicing_budget budget;       /* of prompts in one pass while decodes run */
+    uint32_t       chunk_tokens; /* the fixed one: rows, each weighted with the share of the layers that it walks */
 } slicing_config;
 
 /* when does a running pass yield */
 typedef enum { PREEMPTION_NONE, PREEMPTION_OPERATOR, PREEMPTION_COUNT } preemption_policy;
 typedef struct {
     preemption_policy policy;
+    uint32_t          batch_tokens; /* operator: prompts share a pass of prefill up to so many rows; 0: BATCH_TOKENS */
+    bool              decodes_wait; /* operator: decodes with a token deadline wait for prompts as long as it allows */
 } preemption_config;
+enum { BATCH_TOKENS = 256 }; /* more rows at once than this read no weight less often per row */
 
 /* how is memory taken back from running work */
 typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;

@@ -1,12 +1,15 @@
 /* scheduler/plan.c: one function composes the five axes into the next pass.
  *
- *     every decode gets its row            reclaim names who gives memory back where there is none to grow
+ *     every decode gets its row            reclaim names who gives memory back where there is none to grow; preemption may
+ *                                          let all of them wait for prompts, and be stopped in time for them
  *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
  *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
  *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
  *
  * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
  * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
+#include <string.h>
+
 #include "base/error.h"
 #include "scheduler/state.h"
 
@@ -94,6 +97,49 @@ static void add_decodes(scheduler *s) {
     s->pass.decode_rows = s->decoding.count;
 }
 
+/* May all decodes wait for a pass of prefill alone? Then the pass is told when to stop for them. */
+static bool decodes_wait(scheduler *s) {
+    const preemption_api *policy = s->policies.preemption;
+    step_load             load = {0};
+    uint64_t              due_us = NO_DUE;
+    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting.count == 0 ||
+        s->frames.free_count == 0)
+        return false;
+    for (uint32_t i = 0; i < s->decoding.count; i++) {
+        const sequence *q = &s->sequences[s->decoding.sequences[i]];
+        const uint64_t  own_us = token_due_us(q);
+        if (own_us == NO_DUE) return false;
+        if (own_us < due_us) due_us = own_us;
+        step_load_add_decode(&load, &s->config.model, q->known - 1);
+    }
+    const wait_view v = {.left_us = due_us > s->now_us ? due_us - s->now_us : 0,
+                         .decode_us = step_model_predict_us(&s->steps, &load)};
+    if (!policy->waits(&s->config, &v)) return false;
+    s->pass.stop_us = due_us - v.decode_us - v.decode_us / 4; /* a quarter for what the prediction may be wrong by */
+    return true;
+}
+
+/* A stop waits for the operator that runs: two of the mean length, for they are not equal. */
+static void leave_time_to_stop(scheduler *s) {
+    pass          *p = &s->pass;
+    const uint64_t margin_us = 2 * step_model_predict_us(&s->steps, &p->load) / (p->load.op_end - p->load.op_begin);
+    const uint64_t left_us = p->stop_us - s->now_us;
+    p->stop_us -= margin_us < left_us ? margin_us : left_us;
+}
+
+/* They cannot wait after all: their rows go before those of the prompts. */
+static void let_decodes_join(scheduler *s) {
+    pass          *p = &s->pass;
+    const uint32_t prompts = p->slice_count, decodes = s->decoding.count;
+    memmove(p->slices + decodes, p->slices, prompts * sizeof *p->slices);
+    memmove(p->owners + decodes, p->owners, prompts * sizeof *p->owners);
+    p->slice_count = 0;
+    add_decodes(s);
+    p->slice_count += prompts;
+    p->beside = p->stoppable = false;
+    p->stop_us = NO_DUE;
+}
+
 /* ---- frames ---- */
 
 /* Reserves rows for a slice that may end early; the slices of a pass share frames. */
@@ -140,7 +186,9 @@ static bool make_stoppable(scheduler *s) {
 /* ---- prefill ---- */
 
 static uint32_t rows_left(const scheduler *s) {
-    return s->config.batch_tokens_max - s->pass.decode_rows - s->pass.prefill_rows;
+    uint32_t rows = s->config.batch_tokens_max - s->decoding.count; /* decodes that wait keep their rows */
+    if (s->pass.beside && rows > s->config.frame_tokens) rows = s->config.frame_tokens;
+    return rows - s->pass.prefill_rows;
 }
 
 /* Asks the slicing policy; false: the pass takes no more. */
@@ -250,7 +298,10 @@ static bool admit(scheduler *s, uint32_t index) {
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) return false;
+    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) {
+        s->refused = s->records[index].arrival;
+        return false;
+    }
     life_admit(s, index, cached);
     check(grow(s, q, tokens));
     return true;
@@ -264,38 +315,54 @@ static uint32_t newcomer(const scheduler *s, uint32_t next) {
     return first->item;
 }
 
+/* A pass of prefill alone is not for everybody at once where it is to be short. */
+static bool may_join(const scheduler *s, uint32_t index) {
+    const pass *p = &s->pass;
+    if (!s->policies.preemption->joins || p->decode_rows > 0 || p->prefill_rows == 0) return true;
+    const sequence *q = &s->sequences[index];
+    return s->policies.preemption->joins(&s->config, p->prefill_rows,
+                                         q->known - (is_running(q) ? s->stairs[q->slot].done : 0));
+}
+
 /* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
  * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. */
 static void add_prefills(scheduler *s) {
     bool open = true;
     for (uint32_t i = 0;; i++) {
         uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
+        if (index != NO_SEQUENCE && !may_join(s, index)) return;
         if (index != NO_SEQUENCE && !admit(s, index)) {
             open = false;
             index = NO_SEQUENCE;
         }
         if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
-        if (index == NO_SEQUENCE || !add_prefill(s, index)) return;
+        if (index == NO_SEQUENCE || !may_join(s, index) || !add_prefill(s, index)) return;
     }
 }
 
 /* ---- the pass ---- */
 
 bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
-    pass *p = &s->pass;
+    pass      *p = &s->pass;
+    const bool decodes_waited = p->beside;
     check(!p->in_flight && now_us >= s->now_us);
     s->now_us = now_us;
     p->slice_count = p->decode_rows = p->prefill_rows = p->cancelled = 0;
     p->crowded = false;
-    p->planned_us = now_us, p->due_us = NO_DUE;
+    p->planned_us = now_us, p->due_us = p->stop_us = NO_DUE;
+    s->refused = 0;
     p->load = (step_load){0};
     p->free_rows = (frame_place){NO_FRAME, 0};
 
     life_rank_due(s);
     grow_decodes(s);
-    add_decodes(s);
-    add_prefills(s);
+    p->beside = decodes_wait(s);
+    if (!p->beside) add_decodes(s);
+    if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
     p->stoppable = make_stoppable(s);
+    if (p->beside && (!p->stoppable || p->slice_count == 0)) let_decodes_join(s);
+    if (p->beside) leave_time_to_stop(s);
+    s->totals.passes_beside += p->beside;
 
     check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting.count == 0)); /* somebody can always go on */
     check(p->decode_rows + p->prefill_rows <= s->config.batch_tokens_max);

@@ -87,7 +87,7 @@ typedef struct {
 typedef struct {
     uint32_t     slice_count;
     const slice *slices; /* decode rows (one token wide, uncut) first; owned by the scheduler until the next call */
-    uint32_t     decode_rows, prefill_rows; /* the first decode_rows slices are decodes */
+    uint32_t     decode_rows, prefill_rows; /* the first decode_rows slices are decodes; 0 where the decodes wait */
     bool         stoppable; /* prefill only, every slice has a frame_out: may be stopped at an operator boundary */
 } plan;
 
@@ -114,7 +114,8 @@ bool scheduler_should_stop(const scheduler *s, uint64_t now_us);
 uint64_t scheduler_wake_us(const scheduler *s);
 
 /* ---- views ---- */
-/* Page ids that hold positions [0, page_tokens * *count) of the running sequence in `slot`. Valid until the next event. */
+/* Page ids that hold positions [0, page_tokens * *count) of the running sequence in `slot`. Valid until its pass is reported
+ * (what is submitted and cancelled meanwhile changes nothing there), else until the next event. */
 const uint32_t *scheduler_pages(const scheduler *s, uint32_t slot, uint32_t *count);
 /* Prompt tokens of the sequence that were found in the cache when it was (last) admitted. */
 uint32_t scheduler_cached_tokens(const scheduler *s, uint32_t slot);
@@ -146,6 +147,9 @@ typedef struct {
     uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
     uint64_t passes_done, passes_stopped, passes_us; /* us: from plan to report, both kinds */
+    uint64_t stops_cancelled, stops_outranked, stops_token_due; /* passes stopped because somebody in it was gone; somebody
+                                                                   went before all of it; a decode wanted its token */
+    uint64_t passes_beside; /* of prefill alone while decodes waited */
     double   step_error_share;                       /* of the step-time model: moving mean of its relative error */
     uint32_t jobs;                                   /* remembered, live ones included */
 } scheduler_stats;

@@ -67,8 +67,10 @@ typedef struct {
 typedef struct {
     bool         in_flight, stoppable;
     bool         crowded; /* a staircase has no segment to spare: must run to its end */
+    bool         beside;  /* prefill alone, while decodes wait */
     uint64_t     planned_us;
     uint64_t     due_us;    /* by when the tightest of its decodes wants its token; NO_DUE */
+    uint64_t     stop_us;   /* when it must be stopped for the decodes that wait for it; NO_DUE: none do */
     uint32_t     cancelled; /* sequences in it that are gone */
     uint32_t     slice_count, decode_rows, prefill_rows;
     step_load    load;      /* as planned */
@@ -84,6 +86,7 @@ struct scheduler {
     uint64_t now_us, arrivals;
     uint64_t promised; /* pages that the running may still need in their longest possible lives */
     uint64_t last_victim;
+    uint64_t refused; /* arrival of the first in the queue when it was last refused; 0: the last plan refused nobody */
 
     sequence        *sequences;      /* [waiting_max + running_max] */
     sequence_record *records;        /* of them */
@@ -122,6 +125,8 @@ static inline heap_entry entry_of(const scheduler *s, uint32_t index) {
     const sequence_record *r = &s->records[index];
     return (heap_entry){s->sequences[index].returning ? 0 : r->rank.class + 1, index, r->rank.key, r->arrival};
 }
+
+stop_reason stop_reason_now(const scheduler *s, uint64_t now_us); /* stop.c */
 
 /* ---- life.c: how a sequence moves between its states ---- */
 void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */

@@ -87,10 +87,13 @@ static void fill_facts(service *sv, const engine_snapshot *s, health_state state
 static void get_metrics(service *sv, http_conn *c) {
     engine_snapshot s;
     metrics_facts   facts;
+    tenant_figures  tenants[TENANTS_SHOWN_MAX];
     buf             text;
     fill_facts(sv, &s, service_health(sv, &s), &facts);
     buf_init(&text, PAGE_MAX_BYTES);
-    metrics_page_write(sv->metrics_page, &(metrics_view){&sv->metrics, &s, &facts}, &text);
+    metrics_page_write(
+        sv->metrics_page,
+        &(metrics_view){&sv->metrics, &s, &facts, tenants, keys_figures(sv->keys, tenants, TENANTS_SHOWN_MAX)}, &text);
     answer(sv, c, &(http_reply){200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.size});
     buf_free(&text);
 }

@@ -18,6 +18,7 @@ struct account {
     uint32_t owners, running;
     double   tokens;      /* what may be used at once; below zero: a debt */
     uint64_t refilled_us; /* 0: never used */
+    uint64_t requests, refused, charged;
 };
 
 typedef struct {
@@ -102,6 +103,7 @@ static double wait_s(const tenant *t, double tokens) {
 int tenant_enter(tenant *t, uint64_t now_us, fault *f) {
     account *a = t->account;
     if (t->concurrency && a->running >= t->concurrency) {
+        a->refused++;
         fault_set(f, FAULT_LIMIT, NULL, "%s has %u requests at work already, as many as its key allows.", t->name,
                   a->running);
         f->retry_after_s = 1;
@@ -110,13 +112,14 @@ int tenant_enter(tenant *t, uint64_t now_us, fault *f) {
     refill(t, now_us);
     if (t->tokens_per_minute && a->tokens <= 0) {
         double s = wait_s(t, 1);
+        a->refused++;
         f->retry_after_s = 0;
         fault_set(f, FAULT_LIMIT, NULL, "%s has used the %u tokens per minute that its key allows; try again in %.1f s.",
                   t->name, t->tokens_per_minute, s);
         f->retry_after_s = s < RETRY_AFTER_MAX_S ? (uint32_t)s + 1 : RETRY_AFTER_MAX_S;
         return -1;
     }
-    a->running++, t->holders++;
+    a->running++, a->requests++, t->holders++;
     return 0;
 }
 
@@ -127,6 +130,7 @@ void tenant_leave(tenant *t) {
 }
 
 void tenant_charge(tenant *t, uint64_t tokens) {
+    t->account->charged += tokens;
     if (t->tokens_per_minute) t->account->tokens -= (double)tokens;
 }
 
@@ -343,6 +347,18 @@ void keys_write(const keys *k, uint64_t now_us, buf *json) {
                    t->account->tokens);
     }
     buf_str(json, "]}");
+}
+
+uint32_t keys_figures(const keys *k, tenant_figures *out, uint32_t max) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; k && i < k->tenant_count; i++) {
+        const account  *a = k->tenants[i]->account;
+        const uint32_t  at = i < max - 1 ? i : max - 1;
+        tenant_figures *f = &out[at];
+        if (at == count) *f = (tenant_figures){.name = at < max - 1 ? k->tenants[i]->name : "(other)"}, count++;
+        f->running += a->running, f->requests += a->requests, f->refused += a->refused, f->tokens += a->charged;
+    }
+    return count;
 }
 
 void keys_markdown(buf *out) {

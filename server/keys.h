@@ -61,6 +61,15 @@ void tenant_headers(tenant *t, uint64_t now_us, buf *out);
  * NULL), in a number that no client can aim at. Any thread. */
 uint64_t tenant_cache_salt(const tenant *t, const char *client_salt);
 
+/* What each tenant has had so far, for /metrics: the first max - 1 of the file, and all others together as "(other)", which
+ * can be nobody's name. Returns how many. */
+typedef struct {
+    const char *name;
+    uint32_t    running;
+    uint64_t    requests, refused, tokens; /* refused: over its limits; tokens: of prompts and answers */
+} tenant_figures;
+uint32_t keys_figures(const keys *k, tenant_figures *out, uint32_t max);
+
 /* For `penstock key`: a new key as text; the line of a file that admits `key` as `name`. */
 enum { KEY_TEXT_BYTES = 64 };
 void key_make(char out[KEY_TEXT_BYTES]);

@@ -58,6 +58,7 @@ static void cache_info(const metrics_layout *l, buf *out) {
 #define QUEUE(member, as) SNAPSHOT(scheduler.member, as)
 #define FACT(member) AT(IN_FACTS, AS_F64, offsetof(metrics_facts, member))
 #define FACT_U64(member) AT(IN_FACTS, AS_U64, offsetof(metrics_facts, member))
+#define TENANT(member, as) AT(IN_TENANTS, as, offsetof(tenant_figures, member))
 #define COUNT(member) AT(IN_METRICS, AS_U64, offsetof(metrics, count.member))
 #define COUNT_US(member) AT(IN_METRICS, AS_US, offsetof(metrics, count.member))
 #define EACH(label, name_of, n) .element_label = label, .element_name = name_of, .elements = n
@@ -90,10 +91,10 @@ const metric_row metric_rows[] = {
     {BOTH("penstock_requests_waiting", "vllm:num_requests_waiting"), GAUGE, NULL,
      "Requests that were accepted and do not run: new ones, and ones whose memory was taken back.", QUEUE(waiting, AS_U32)},
     {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"capacity\"",
-     "All waiting requests wait for capacity: slots, KV pages or the prompts before them.", QUEUE(waiting, AS_U32)},
-    {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"deferred\"", NULL, FACT(zero)},
-    {OURS("penstock_waiting_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.",
-     QUEUE(waiting_tokens, AS_U64)},
+     "Waiting requests wait for capacity (slots, KV pages, the prompts before them), or because the engine is held.",
+     FACT(waiting_capacity)},
+    {VLLM("vllm:num_requests_waiting_by_reason"), GAUGE, "reason=\"deferred\"", NULL, FACT(waiting_deferred)},
+    {OURS("penstock_waiting_tokens"), GAUGE, NULL, "Prompt tokens of the waiting requests.", QUEUE(waiting_tokens, AS_U64)},
     {OURS("penstock_predicted_wait_seconds"), GAUGE, NULL,
      "How long a request that came now would wait; beyond queue-wait-max it is refused, and Retry-After says so.",
      FACT(wait_s)},
@@ -131,6 +132,17 @@ const metric_row metric_rows[] = {
      "Times that a running request lost its KV pages.", QUEUE(preempted, AS_U64)},
     {BOTH("penstock_corrupted_requests_total", "vllm:corrupted_requests_total"), COUNTER, NULL,
      "Requests for which the model computed values that are not numbers.", SNAPSHOT(corrupted, AS_U64)},
+
+    /* ---- whose they are ---- */
+    {OURS("penstock_tenant_requests_total"), COUNTER, NULL,
+     "HTTP requests by the tenant of their key; beyond 31 tenants, the later ones of the file are (other).",
+     TENANT(requests, AS_U64)},
+    {OURS("penstock_tenant_refused_total"), COUNTER, NULL, "HTTP requests refused over the limits of the tenant's key.",
+     TENANT(refused, AS_U64)},
+    {OURS("penstock_tenant_tokens_total"), COUNTER, NULL, "Tokens of prompts and answers by tenant.",
+     TENANT(tokens, AS_U64)},
+    {OURS("penstock_tenant_requests"), GAUGE, NULL, "HTTP requests of the tenant that are being worked on.",
+     TENANT(running, AS_U32)},
 
     /* ---- tokens ---- */
     {BOTH("penstock_prompt_tokens_total", "vllm:prompt_tokens_total"), COUNTER, NULL,
@@ -176,7 +188,22 @@ const metric_row metric_rows[] = {
      SNAPSHOT(plan_ns_total, AS_NS)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
-    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.", SNAPSHOT(weights_bytes, AS_U64)},
+    {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL, "Of these, weights of experts, by the experts that rows touched.",
+     SNAPSHOT(device.expert_bytes, AS_U64)},
+    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.",
+     SNAPSHOT(weights_bytes, AS_U64)},
+    {OURS("penstock_stops_total"), COUNTER, "reason=\"cancelled\"",
+     "Passes stopped on their way, because a request in it was cancelled, a more urgent one came, or a token was due.",
+     QUEUE(stops_cancelled, AS_U64)},
+    {OURS("penstock_stops_total"), COUNTER, "reason=\"outranked\"", NULL, QUEUE(stops_outranked, AS_U64)},
+    {OURS("penstock_stops_total"), COUNTER, "reason=\"token_due\"", NULL, QUEUE(stops_token_due, AS_U64)},
+    {OURS("penstock_stop_reaction_seconds"), HISTOGRAM, NULL,
+     "From what a pass was stopped for to the beginning of the next.",
+     IN_ENGINE(stop_reaction_seconds, &histogram_seconds, NULL)},
+    {OURS("penstock_stop_reaction_bound_seconds"), GAUGE, NULL,
+     "The longest operator of a pass that may be stopped: what a stop waits for at most.", SNAPSHOT(stop_bound_ns, AS_NS)},
+    {OURS("penstock_passes_beside_total"), COUNTER, NULL, "Passes of prompts alone while running answers waited.",
+     QUEUE(passes_beside, AS_U64)},
     {OURS("penstock_frames_used"), GAUGE, NULL, "Suspended passes.", QUEUE(frames_used, AS_U32)},
     {BOTH("penstock_pass_rows", "vllm:iteration_tokens_total"), HISTOGRAM, NULL,
      "Tokens of a pass, prompts and answers together.", IN_ENGINE(pass_rows, &histogram_rows, &vllm_iteration)},

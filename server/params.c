@@ -225,12 +225,15 @@ static void set_defaults(request_params *p) {
     }
 }
 
+/* As strcmp, which is asked where the first letter does not say it. */
+static int compare(const char *a, const char *b) { return *a != *b ? (unsigned char)*a - (unsigned char)*b : strcmp(a, b); }
+
 /* Index of the row, or -1. Names are in order; two endpoints may read one name differently, in neighbouring rows. */
 static int find_row(const char *name, endpoint e) {
     uint32_t low = 0, high = ROW_COUNT;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (strcmp(param_rows[middle].name, name) < 0) low = middle + 1;
+        if (compare(param_rows[middle].name, name) < 0) low = middle + 1;
         else high = middle;
     }
     for (; low < ROW_COUNT && strcmp(param_rows[low].name, name) == 0; low++)
@@ -311,20 +314,30 @@ static bool too_many_values(const char *text, size_t n) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
-/* The first name that an object holds twice, or NULL. Which of the two counts is a question readers of JSON answer
- * differently, so nobody should have to. */
-static const char *name_twice(const cJSON *object) {
-    enum { FEW = 12 };
-    const char *few[FEW], *twice = NULL, **names = few;
-    size_t      count = 0, n = 0;
-    for (const cJSON *item = object->child; item; item = item->next) count++;
-    if (count > FEW && !(names = malloc(count * sizeof *names))) fatal("out of memory for %zu names", count);
+static const char *name_twice_of_many(const cJSON *object, size_t count) {
+    const char  *twice = NULL;
+    const char **names = malloc(count * sizeof *names);
+    size_t       n = 0;
+    if (!names) fatal("out of memory for %zu names", count);
     for (const cJSON *item = object->child; item; item = item->next) names[n++] = item->string;
     qsort(names, n, sizeof *names, by_name);
     for (size_t i = 1; i < n && !twice; i++)
         if (strcmp(names[i - 1], names[i]) == 0) twice = names[i];
-    if (names != few) free(names);
+    free(names);
     return twice;
+}
+
+/* The first name that an object holds twice, or NULL. Which of the two counts is a question readers of JSON answer
+ * differently, so nobody should have to. */
+static const char *name_twice(const cJSON *object) {
+    enum { FEW = 16 };
+    size_t count = 0;
+    for (const cJSON *item = object->child; item; item = item->next) {
+        if (++count > FEW) continue;
+        for (const cJSON *other = object->child; other != item; other = other->next)
+            if (other->string[0] == item->string[0] && strcmp(other->string, item->string) == 0) return item->string;
+    }
+    return count > FEW ? name_twice_of_many(object, count) : NULL;
 }
 
 static const char *name_twice_within(const cJSON *value) {

@@ -12,7 +12,9 @@
 /* Every word is a policy that scheduler_policy_find knows. */
 #define ORDERS "fcfs"
 #define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole|layered"
+#define SLICINGS "chunked|whole|layered|auto"
+#define SLICING_BUDGETS "fixed|deadline"
+#define PREEMPTIONS "none|operator"
 #define RECLAIMS "recompute"
 #define RETENTIONS "lru"
 #define INSTALLED_MODEL "/share/penstock/models/embedded"
@@ -125,7 +127,22 @@ const option_row settings_rows[] = {
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
      "who may enter: as long as pages last now, or only with pages for the whole answer", false},
-    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL, "how a prompt is cut", false},
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
+     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
+     "the model has experts",
+     false},
+    {"scheduler", "slicing-budget", OPTION_CHOICE, AT(slicing_budget), 0, 0, "fixed", SLICING_BUDGETS, NULL,
+     "how much of prompts goes beside running answers: chunk-tokens, or as much as lets the tightest of them have its token "
+     "in time (chunk-tokens where none says when)",
+     false},
+    {"scheduler", "preemption", OPTION_CHOICE, AT(preemption), 0, 0, "none", PREEMPTIONS, NULL,
+     "when a running pass yields: never, or before its next operator where somebody more urgent came", false},
+    {"scheduler", "preemption-batch", OPTION_U32, PLAN(preemption.batch_tokens), 0, 1048576, "0", NULL, "N",
+     "with preemption operator: prompt tokens up to which requests share a pass of prompts; 0: 256", false},
+    {"scheduler", "decodes-wait", OPTION_BOOL, PLAN(preemption.decodes_wait), 0, 0, "yes", NULL, NULL,
+     "with preemption operator: answers whose clients all said how fast they want tokens wait for prompts while that "
+     "allows it",
+     false},
     {"scheduler", "reclaim", OPTION_CHOICE, AT(reclaim), 0, 0, "recompute", RECLAIMS, NULL,
      "how pages are taken back from running work", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
@@ -171,6 +188,8 @@ int settings_finish(settings *s, error *err) {
     c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
     c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
     c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->slicing.budget = (slicing_budget)option_choice_index(SLICING_BUDGETS, s->slicing_budget);
+    c->preemption.policy = (preemption_policy)policy_of(AXIS_PREEMPTION, s->preemption);
     c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
     c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);
     s->engine.device_settings.sim_realtime = true;

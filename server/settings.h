@@ -10,7 +10,7 @@
 typedef struct {
     server_config server;
     engine_config engine; /* the policies below are filled in by settings_finish */
-    const char   *order, *admission, *slicing, *reclaim, *retention;
+    const char   *order, *admission, *slicing, *slicing_budget, *preemption, *reclaim, *retention;
     const char   *log_level, *log_format, *log_file;
 } settings;
 

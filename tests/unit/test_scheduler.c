@@ -296,13 +296,14 @@ static void tokens_are_shared_only_when_they_crossed_all_layers(void **state) {
     (void)state;
     const uint32_t   cuts[] = {5};
     scheduler_config c = config_of(200);
-    c.slicing.policy = SLICING_LAYERED, c.model.op_cuts = cuts, c.model.op_cut_count = 1;
+    c.slicing = (slicing_config){.policy = SLICING_LAYERED, .chunk_tokens = 18};
+    c.model.op_cuts = cuts, c.model.op_cut_count = 1;
     story *t = begin(&c);
     submit(t, 1, 300, 4, 50);
     pass(t);
     submit(t, 2, 0, 20, 5);
     pass(t); /* half way */
-    submit(t, 3, 0, 20, 5);
+    submit(t, 3, 0, 17, 5);
     pass(t); /* 2 is done after this; 3 started without it */
     assert_int_equal(progress_of(t, 3).cached_tokens, 0);
     submit(t, 4, 0, 20, 5);
