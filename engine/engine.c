@@ -223,6 +223,7 @@ static void enter_pass(engine *e, const plan *p) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
         if (i >= p->decode_rows) note_progress(e, r);
         if (r->clock.last_pass == 0) {
+            requests_began(&e->requests, r);
             r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
             if (p->slices[i].token_begin == r->ledger.cached_tokens) e->found_tokens += r->ledger.cached_tokens;
         }
@@ -503,6 +504,8 @@ static int open_parts(engine *e, error *err) {
     c->scheduler_settings.model.experts = f->expert_count;
     c->scheduler_settings.model.experts_per_row = f->experts_per_token;
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
+    for (uint32_t i = 0; status == OK && scheduler_config_doubt(&c->scheduler_settings, i); i++)
+        log_warn("scheduler", "%s", scheduler_config_doubt(&c->scheduler_settings, i));
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;
     e->figures.page_bytes = memory.page_bytes;
@@ -641,6 +644,7 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
 
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     notice_read(&e->notice, out);
+    out->passed_over = out->scheduler.waiting;
     requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
     out->operators_done = walker_operators_done(e->walker);
@@ -662,19 +666,34 @@ backlog engine_backlog(const engine *e, const engine_snapshot *s) {
     return (backlog){.running = q->running,
                      .running_max = e->config.scheduler_settings.running_max,
                      .waiting = q->waiting,
+                     .passed_over = s->passed_over,
                      .waiting_tokens = q->waiting_tokens,
                      .prompt_left = s->prompt_left,
                      .tokens_free = ((uint64_t)q->pages_free + q->pages_cached) * s->page_tokens,
                      .tokens_held = (uint64_t)q->pages_held * s->page_tokens};
 }
 
-queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err) {
+/* Who goes before a newcomer of this priority: where priority orders, not those who are more patient than it. */
+static backlog backlog_before(const engine *e, backlog all, int32_t priority) {
+    uint32_t count, before;
+    uint64_t tokens, tokens_before;
+    if (e->config.scheduler_settings.order.policy != ORDER_PRIORITY) return all;
+    requests_fresh_before(&e->requests, INT32_MAX, &count, &tokens);
+    requests_fresh_before(&e->requests, priority, &before, &tokens_before);
+    const uint32_t patient = count - before;
+    const uint64_t patient_tokens = tokens - tokens_before;
+    all.waiting -= patient < all.waiting ? patient : all.waiting;
+    all.waiting_tokens -= patient_tokens < all.waiting_tokens ? patient_tokens : all.waiting_tokens;
+    return all;
+}
+
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
     const scheduler_config *c = &e->config.scheduler_settings;
     const queue_limits      limits = {c->waiting_max, c->waiting_tokens_max, e->config.queue_wait_max_us};
     engine_snapshot         s;
     engine_read_snapshot(e, &s);
-    const backlog b = engine_backlog(e, &s);
-    *wait_s = pace_wait_s(&s.pace, &b, (uint32_t)(prompt_tokens / count));
+    const backlog b = engine_backlog(e, &s), before = backlog_before(e, b, priority);
+    *wait_s = pace_wait_s(&s.pace, &before, (uint32_t)(prompt_tokens / count));
     const queue_answer answer = queue_ask(&limits, &b, *wait_s, count, prompt_tokens);
     if (answer == QUEUE_FULL_REQUESTS)
         error_set(err, ERR_FULL, "%u requests wait already, and %u may", b.waiting, c->waiting_max);
@@ -682,7 +701,7 @@ queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, doubl
         error_set(err, ERR_FULL, "prompts of %llu tokens wait already, and %u may", (unsigned long long)b.waiting_tokens,
                   c->waiting_tokens_max);
     if (answer == QUEUE_FULL_WAIT)
-        error_set(err, ERR_FULL, "a request would wait %.0f s now, and %.0f s are allowed", *wait_s,
+        error_set(err, ERR_FULL, "a request would wait %.1f s now, and %.1f s are allowed", *wait_s,
                   (double)e->config.queue_wait_max_us * 1e-6);
     return answer;
 }

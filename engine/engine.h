@@ -76,7 +76,7 @@ typedef struct {
 
 /* Before a group of requests is submitted: whether the queue takes them, all or none, and how long the first would wait. The
  * answer holds until somebody else submits. In *err what is wrong, with ERR_FULL. */
-queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err);
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err);
 /* OK; ERR_FULL (no place left at all; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages),
  * ERR_INVALID (a token id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns
  * everything, but r->tokens may have moved. */
@@ -118,6 +118,7 @@ typedef struct {
     histogram       stop_reaction_seconds; /* from what a pass was stopped for to the beginning of the next; likewise */
     uint64_t        stop_bound_ns;         /* the longest operator of a pass that may be stopped: a stop waits so long */
     pace            pace;
+    uint32_t        passed_over; /* waiting ones that the last plan did not let in */
     uint64_t        prompt_left; /* prompt tokens of those who run that are still to be computed */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;

@@ -132,6 +132,21 @@ static void find_banned(request *r, const request_limits *l) {
     for (uint32_t i = 0; i < r->asked.stop_id_count; i++) r->banned[r->banned_count++] = r->asked.stop_ids[i];
 }
 
+static int class_of(int32_t priority) { return priority < 0 ? 0 : priority == 0 ? 1 : 2; }
+
+static void set_fresh(requests *q, request *r, bool fresh) {
+    if (r->fresh == fresh) return;
+    const int class = class_of(r->asked.priority);
+    r->fresh = fresh;
+    if (fresh) {
+        q->fresh_count[class]++;
+        q->fresh_tokens[class] += r->asked.prompt_tokens;
+    } else {
+        q->fresh_count[class]--;
+        q->fresh_tokens[class] -= r->asked.prompt_tokens;
+    }
+}
+
 static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, const request_limits *l) {
     request       *r = q->free_list[--q->free_count];
     const uint32_t index = (uint32_t)(r - q->table);
@@ -146,6 +161,7 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     r->cancel_wanted = r->in_pass = r->leaves_pass = false;
     r->next = NULL;
     find_banned(r, l);
+    set_fresh(q, r, true);
     id_map_add(&q->ids, asked->id, index);
     if (q->queue_tail) q->queue_tail->next = r;
     else q->queue_head = r;
@@ -264,7 +280,10 @@ request *requests_next_cancelled(requests *q) {
     return found;
 }
 
+void requests_began(requests *q, request *r) { set_fresh(q, r, false); }
+
 void requests_release(requests *q, request *r) {
+    set_fresh(q, r, false);
     free_memory(&r->asked);
     pthread_mutex_lock(&q->lock);
     id_map_remove(&q->ids, r->asked.id);
@@ -299,6 +318,14 @@ void requests_wait(requests *q, uint64_t seen_kicks) {
 }
 
 /* ---- other threads ---- */
+
+void requests_fresh_before(const requests *q, int32_t priority, uint32_t *count, uint64_t *tokens) {
+    *count = 0, *tokens = 0;
+    for (int class = 0; class <= class_of(priority); class ++) {
+        *count += q->fresh_count[class];
+        *tokens += q->fresh_tokens[class];
+    }
+}
 
 void requests_waiting(const requests *q, uint32_t *count, uint64_t *tokens) {
     *count = q->queue_count + q->scheduler_waiting;

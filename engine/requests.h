@@ -9,6 +9,9 @@
 #include "engine/engine.h"
 #include "scheduler/id_map.h"
 
+/* Told apart by the sign of their priority, which is how service tiers lie: urgent, usual, patient. */
+enum { PRIORITY_CLASSES = 3 };
+
 typedef enum { REQUEST_FREE, REQUEST_QUEUED, REQUEST_LIVE } request_state;
 
 typedef struct request {
@@ -25,7 +28,8 @@ typedef struct request {
     bool            in_pass;       /* the engine thread's own: the pass that runs has its rows */
     bool            leaves_pass;   /* it was cancelled there: it ends with the pass */
     bool            cancel_wanted; /* under the lock */
-    struct request *next; /* in the queue of the new */
+    bool            fresh;         /* was in no pass yet */
+    struct request *next;          /* in the queue of the new */
 } request;
 
 typedef struct {
@@ -48,6 +52,8 @@ typedef struct {
      * own queue */
     _Atomic uint32_t queue_count, scheduler_waiting;
     _Atomic uint64_t queue_tokens, scheduler_waiting_tokens;
+    _Atomic uint32_t fresh_count[PRIORITY_CLASSES];
+    _Atomic uint64_t fresh_tokens[PRIORITY_CLASSES];
     request *
         *cancelled; /* [2 * capacity], a ring: one may be cancelled, released, taken again and cancelled between two looks */
     uint32_t cancelled_begin, cancelled_count;
@@ -82,7 +88,11 @@ request *requests_by_key(requests *q, uint64_t key);
 uint64_t requests_kicks(const requests *q); /* without the lock: asked between operators */
 void     requests_wait(requests *q, uint64_t seen_kicks); /* until there was another kick */
 
-/* Any thread, without the lock: who waits, whether the scheduler knows of it yet or not. */
+void requests_began(requests *q, request *r); /* it is in its first pass */
+
+/* Any thread, without the lock: who waits and was in no pass yet, as far as it goes before a newcomer of this priority where
+ * priority orders; and who waits, whether the scheduler knows of it yet or not. */
+void requests_fresh_before(const requests *q, int32_t priority, uint32_t *count, uint64_t *tokens);
 void requests_waiting(const requests *q, uint32_t *count, uint64_t *tokens);
 /* Other threads. */
 /* Waits (a second at most) until the engine thread sleeps in requests_wait, and keeps it there until let go. */

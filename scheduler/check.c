@@ -6,7 +6,7 @@ static void check_place(const scheduler *s, uint32_t index) {
     const sequence        *q = &s->sequences[index];
     const sequence_record *r = &s->records[index];
     bool                   waits = q->state == SEQUENCE_WAITING;
-    check(heap_holds(&s->waiting, index) == waits);
+    check(forest_holds(&s->waiting, index) == waits);
     check(waits ? (q->slot != NO_SLOT) == (s->candidate == index) : q->slot < s->config.running_max);
     check(id_map_find(&s->ids, q->id) == index && q->id == r->request.id && q->tokens == r->request.tokens);
     check(q->limit == r->request.prompt_tokens + r->request.output_tokens_max);
@@ -50,7 +50,7 @@ static void check_sequences(const scheduler *s) {
             promised += check_running(s, i);
         }
     }
-    check(free == s->free_sequence_count && waiting == s->waiting.count && running == running_count(s));
+    check(free == s->free_sequence_count && waiting == s->waiting_count && running == running_count(s));
     check(s->ids.count == waiting + running);
     check(promised == s->promised && waiting_tokens == s->waiting_tokens);
     check(s->totals.accepted == s->totals.finished + s->totals.cancelled + waiting + running);
@@ -96,8 +96,7 @@ static void check_slices(const scheduler *s) {
 
 void scheduler_check(const scheduler *s) {
     kvcache_check(s->kv);
-    heap_check(&s->waiting);
-    heap_check(&s->due);
+    line_check(s);
     jobs_check(&s->jobs);
     check_sequences(s);
     check_list(s, &s->prefilling, SEQUENCE_PREFILLING);

@@ -14,13 +14,17 @@ typedef struct {
 } policy_row;
 
 static const policy_row orders[ORDER_COUNT] = {
-    [ORDER_FCFS] = {"fcfs", &order_fcfs}, [ORDER_PRIORITY] = {"priority", NULL}, [ORDER_DEADLINE] = {"deadline", NULL},
-    [ORDER_SRPT] = {"srpt", NULL},        [ORDER_JOB] = {"job", NULL},           [ORDER_GOODPUT] = {"goodput", NULL},
+    [ORDER_FCFS] = {"fcfs", &order_fcfs},
+    [ORDER_PRIORITY] = {"priority", &order_priority},
+    [ORDER_DEADLINE] = {"deadline", &order_deadline},
+    [ORDER_SRPT] = {"srpt", &order_srpt},
+    [ORDER_JOB] = {"job", &order_job},
+    [ORDER_GOODPUT] = {"goodput", &order_goodput},
 };
 static const policy_row admissions[ADMISSION_COUNT] = {
     [ADMISSION_GREEDY] = {"greedy", &admission_greedy},
     [ADMISSION_CONSERVATIVE] = {"conservative", &admission_conservative},
-    [ADMISSION_PAST_FUTURE] = {"past-future", NULL},
+    [ADMISSION_PAST_FUTURE] = {"past-future", &admission_past_future},
 };
 static const policy_row slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = {"chunked", &slicing_chunked},
@@ -92,6 +96,10 @@ static const struct {
     LIMIT(frame_tokens, 0, 1 << 22),
     LIMIT(model.op_count, 1, 1 << 20),
     LIMIT(jobs_max, 0, 1 << 24),
+    LIMIT(order.age_ms, 0, UINT32_MAX),
+    LIMIT(fair.tenants_max, 0, 1 << 15),
+    LIMIT(admission.quantile_percent, 0, 99),
+    LIMIT(admission.reserve_percent, 0, 90),
 #undef LIMIT
 };
 
@@ -140,6 +148,8 @@ static int check_policies(const scheduler_config *c, error *err) {
     }
     if (c->preemption.policy == PREEMPTION_OPERATOR && c->frame_count == 0)
         return error_set(err, ERR_INVALID, "scheduler: operator preemption leaves the rows of a stopped pass in a frame; give it frames");
+    if (c->fair.turns && c->fair.tenants_max == 1)
+        return error_set(err, ERR_INVALID, "scheduler: one tenant cannot take turns; raise tenants-max, or leave fair out");
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0)
         return error_set(err, ERR_INVALID, "scheduler: layered slicing suspends prompts between layers and needs frames");
     return OK;
@@ -150,4 +160,31 @@ int scheduler_config_check(const scheduler_config *c, error *err) {
     if (status == OK) status = check_model(c, err);
     if (status == OK) status = check_policies(c, err);
     return status;
+}
+
+/* ---- doubts ---- */
+
+static bool knows_time(const scheduler_config *c) {
+    return c->order.policy == ORDER_DEADLINE || c->order.policy == ORDER_GOODPUT;
+}
+static bool urgent_behind_whole(const scheduler_config *c) {
+    return knows_time(c) && c->slicing.policy == SLICING_WHOLE && c->preemption.policy == PREEMPTION_NONE;
+}
+static bool jobs_without_cache(const scheduler_config *c) {
+    return c->order.policy == ORDER_JOB && !c->retention.prefix_cache;
+}
+
+static const struct {
+    bool (*is)(const scheduler_config *c);
+    const char *sentence;
+} doubts[] = {
+    {urgent_behind_whole, "deadlines are ordered, but a prompt runs whole and nothing stops it: the urgent wait for the longest "
+                          "prompt; set preemption = operator, or slicing = chunked"},
+    {jobs_without_cache, "jobs go by their first turn, but with prefix-cache = no each turn computes all of the ones before"},
+};
+
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i) {
+    for (size_t k = 0; k < sizeof doubts / sizeof *doubts; k++)
+        if (doubts[k].is(c) && i-- == 0) return doubts[k].sentence;
+    return NULL;
 }

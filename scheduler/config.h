@@ -21,13 +21,24 @@ typedef enum {
 typedef enum { ORDER_FCFS, ORDER_PRIORITY, ORDER_DEADLINE, ORDER_SRPT, ORDER_JOB, ORDER_GOODPUT, ORDER_COUNT } order_policy;
 typedef struct {
     order_policy policy;
+    uint32_t     age_ms; /* priority: how long a wait one level is worth; 0: 30,000 */
 } order_config;
+
+/* around the order: whose turn is it */
+typedef struct {
+    bool     turns;       /* tenants take turns, by device time over their weight */
+    uint32_t tenants_max; /* told apart at once; 0: 256 */
+} fair_config;
 
 /* who may enter */
 typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
 typedef struct {
     admission_policy policy;
+    /* past-future: answers are taken to be so long that this share of such answers is no longer; 0: QUANTILE_PERCENT */
+    uint32_t quantile_percent;
+    uint32_t reserve_percent; /* past-future: of the pages, for what the prediction misses; 0: RESERVE_PERCENT */
 } admission_config;
+enum { QUANTILE_PERCENT = 70, RESERVE_PERCENT = 5 };
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
@@ -84,6 +95,7 @@ typedef struct {
 
     model_shape       model;
     order_config      order;
+    fair_config       fair;
     admission_config  admission;
     slicing_config    slicing;
     preemption_config preemption;
@@ -95,3 +107,5 @@ typedef struct {
 const char *scheduler_policy_name(policy_axis axis, uint32_t value);
 /* The value with this name among those that are built in; -1: none. */
 int scheduler_policy_find(policy_axis axis, const char *name);
+/* The i-th thing about a checked configuration that works and is hardly what was meant, as a sentence; NULL: no more. */
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i);

@@ -6,12 +6,6 @@
 
 /* ---- sorted lists of running sequences ---- */
 
-bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
-    const sequence_record *x = &s->records[a], *y = &s->records[b]; /* who came back is told apart only in the queue */
-    return heap_before(&(heap_entry){x->rank.class, a, x->rank.key, x->arrival},
-                       &(heap_entry){y->rank.class, b, y->rank.key, y->arrival});
-}
-
 static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
     return l == &s->decoding ? s->records[a].arrival < s->records[b].arrival : runs_before(s, a, b);
 }
@@ -26,7 +20,7 @@ uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t i
     return low;
 }
 
-static void list_add(scheduler *s, running_list *l, uint32_t index) {
+void running_list_add(scheduler *s, running_list *l, uint32_t index) {
     check(running_count(s) < s->config.running_max);
     uint32_t at = running_list_find(s, l, index);
     memmove(l->sequences + at + 1, l->sequences + at, (l->count - at) * sizeof *l->sequences);
@@ -34,11 +28,22 @@ static void list_add(scheduler *s, running_list *l, uint32_t index) {
     l->count++;
 }
 
-static void list_remove(scheduler *s, running_list *l, uint32_t index) {
+void running_list_remove(scheduler *s, running_list *l, uint32_t index) {
     uint32_t at = running_list_find(s, l, index);
     check(at < l->count && l->sequences[at] == index);
     l->count--;
     memmove(l->sequences + at, l->sequences + at + 1, (l->count - at) * sizeof *l->sequences);
+}
+
+/* By insertion: it is nearly sorted, as few turns change in a pass. */
+void life_sort_prefilling(scheduler *s) {
+    uint32_t *all = s->prefilling.sequences;
+    for (uint32_t i = 1; i < s->prefilling.count; i++) {
+        const uint32_t one = all[i];
+        uint32_t       at = i;
+        for (; at > 0 && runs_before(s, one, all[at - 1]); at--) all[at] = all[at - 1];
+        all[at] = one;
+    }
 }
 
 static running_list *list_of(scheduler *s, const sequence *q) {
@@ -69,58 +74,16 @@ void candidate_set(scheduler *s, uint32_t index) {
     s->candidate = index;
 }
 
-/* ---- ranks ---- */
-
-static void drop_rank(scheduler *s, uint32_t index) {
-    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
-}
-
-/* Asks the order. Whoever calls this keeps the lists in order. */
-static void take_rank(scheduler *s, uint32_t index) {
-    const sequence  *q = &s->sequences[index];
-    sequence_record *r = &s->records[index];
-    const order_view view = {.request = &r->request,
-                             .arrival = r->arrival,
-                             .arrived_us = r->arrived_us,
-                             .job_arrival = r->job == NO_JOB ? r->arrival : s->jobs.all[r->job].arrival,
-                             .known_tokens = q->known,
-                             .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
-                             .running = is_running(q),
-                             .returning = q->returning,
-                             .service_us = q->service_us};
-    drop_rank(s, index);
-    r->rank = s->policies.order->rank(&s->config, &view, s->now_us);
-    if (r->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, r->rank.until_us, r->arrival});
-}
-
-static void rank_anew(scheduler *s, uint32_t index) {
-    const bool waits = s->sequences[index].state == SEQUENCE_WAITING;
-    if (waits) heap_remove(&s->waiting, index);
-    else list_remove(s, &s->prefilling, index);
-    take_rank(s, index);
-    if (waits) heap_add(&s->waiting, entry_of(s, index));
-    else list_add(s, &s->prefilling, index);
-}
-
-void life_rank_due(scheduler *s) {
-    for (int i = 0; i < RANKED_MAX; i++) {
-        const heap_entry *first = heap_first(&s->due);
-        if (!first || first->key > s->now_us) return;
-        rank_anew(s, first->item);
-    }
-}
-
 /* ---- waiting ---- */
 
 static void start_waiting(scheduler *s, uint32_t index) {
     s->sequences[index].state = SEQUENCE_WAITING;
-    take_rank(s, index);
-    heap_add(&s->waiting, entry_of(s, index));
+    line_join(s, index);
     s->waiting_tokens += s->records[index].request.prompt_tokens;
 }
 
 static void stop_waiting(scheduler *s, uint32_t index) {
-    heap_remove(&s->waiting, index);
+    line_stop_waiting(s, index);
     check(s->waiting_tokens >= s->records[index].request.prompt_tokens);
     s->waiting_tokens -= s->records[index].request.prompt_tokens;
 }
@@ -143,6 +106,8 @@ void life_begin(scheduler *s, const scheduler_request *r) {
                            .arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us,
                            .pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1)};
     q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
+    s->sequences[index].tenant =
+        (uint16_t)fair_enter(&s->tenants, r->tenant.id, r->tenant.weight, q->arrival, s->now_us);
     id_map_add(&s->ids, r->id, index);
     start_waiting(s, index);
     s->totals.accepted++;
@@ -174,16 +139,17 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
     s->promised += r->pages_ever - held;
-    list_add(s, &s->prefilling, index);
+    running_list_add(s, &s->prefilling, index);
+    outlook_add(s, index);
 }
 
 void life_decode(scheduler *s, uint32_t index) {
     sequence *q = &s->sequences[index];
     check(q->state == SEQUENCE_PREFILLING && s->stairs[q->slot].open_count == 0);
-    list_remove(s, &s->prefilling, index);
-    drop_rank(s, index);
+    running_list_remove(s, &s->prefilling, index);
+    line_leave(s, index);
     q->state = SEQUENCE_DECODING;
-    list_add(s, &s->decoding, index);
+    running_list_add(s, &s->decoding, index);
 }
 
 static void stop_running(scheduler *s, uint32_t index) {
@@ -193,8 +159,9 @@ static void stop_running(scheduler *s, uint32_t index) {
     kvcache_pages(s->kv, q->slot, &held);
     check(s->promised >= s->records[index].pages_ever - held);
     s->promised -= s->records[index].pages_ever - held;
-    list_remove(s, list_of(s, q), index);
-    drop_rank(s, index);
+    running_list_remove(s, list_of(s, q), index);
+    outlook_remove(s, index);
+    if (q->state == SEQUENCE_PREFILLING) line_leave(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
     give_slot_back(s, q);
 }
@@ -226,10 +193,11 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
         stop_waiting(s, index);
-        drop_rank(s, index);
+        line_leave(s, index);
     } else {
         stop_running(s, index);
     }
+    fair_leave(&s->tenants, q->tenant, s->now_us);
     id_map_remove(&s->ids, q->id);
     q->state = SEQUENCE_FREE;
     s->free_sequences[s->free_sequence_count++] = index;

@@ -64,13 +64,18 @@ static void learn(scheduler *s, uint32_t op) {
     s->totals.passes_us += s->now_us - p->planned_us;
 }
 
-/* The device worked for all rows at once; each sequence is charged its rows. */
+/* The device worked for all rows at once; each sequence, and its tenant, is charged its rows. */
 static void charge(scheduler *s) {
     const pass  *p = &s->pass;
     const double us_per_row = (double)(s->now_us - p->planned_us) / (p->decode_rows + p->prefill_rows);
-    for (uint32_t i = 0; i < p->slice_count; i++)
-        s->sequences[p->owners[i].sequence].service_us +=
-            (uint64_t)(us_per_row * (p->slices[i].token_end - p->slices[i].token_begin));
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        sequence    *q = &s->sequences[p->owners[i].sequence];
+        const double us = us_per_row * (p->slices[i].token_end - p->slices[i].token_begin);
+        q->service_us += (uint64_t)us;
+        fair_charge(&s->tenants, q->tenant, us);
+    }
+    fair_settle(&s->tenants);
+    if (s->tenants.turns) life_sort_prefilling(s);
 }
 
 static void report(scheduler *s, uint64_t now_us, uint32_t op, const slice_outcome *outcomes) {

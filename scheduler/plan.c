@@ -102,7 +102,7 @@ static bool decodes_wait(scheduler *s) {
     const preemption_api *policy = s->policies.preemption;
     step_load             load = {0};
     uint64_t              due_us = NO_DUE;
-    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting.count == 0 ||
+    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting_count == 0 ||
         s->frames.free_count == 0)
         return false;
     for (uint32_t i = 0; i < s->decoding.count; i++) {
@@ -298,7 +298,8 @@ static bool admit(scheduler *s, uint32_t index) {
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) {
+    if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
+    if (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
         s->refused = s->records[index].arrival;
         return false;
     }
@@ -309,10 +310,10 @@ static bool admit(scheduler *s, uint32_t index) {
 
 /* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
 static uint32_t newcomer(const scheduler *s, uint32_t next) {
-    const heap_entry *first = heap_first(&s->waiting);
-    if (!first || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
-    if (next < s->prefilling.count && !runs_before(s, first->item, s->prefilling.sequences[next])) return NO_SEQUENCE;
-    return first->item;
+    const uint32_t first = first_waiting(s);
+    if (first == NO_SEQUENCE || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
+    if (next < s->prefilling.count && !runs_before(s, first, s->prefilling.sequences[next])) return NO_SEQUENCE;
+    return first;
 }
 
 /* A pass of prefill alone is not for everybody at once where it is to be short. */
@@ -354,7 +355,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     p->load = (step_load){0};
     p->free_rows = (frame_place){NO_FRAME, 0};
 
-    life_rank_due(s);
+    line_rank_due(s);
     grow_decodes(s);
     p->beside = decodes_wait(s);
     if (!p->beside) add_decodes(s);
@@ -364,7 +365,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     if (p->beside) leave_time_to_stop(s);
     s->totals.passes_beside += p->beside;
 
-    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting.count == 0)); /* somebody can always go on */
+    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting_count == 0)); /* somebody can always go on */
     check(p->decode_rows + p->prefill_rows <= s->config.batch_tokens_max);
     p->in_flight = p->slice_count > 0;
     *out = (plan){.slice_count = p->slice_count,

@@ -152,6 +152,10 @@ typedef struct {
     uint64_t passes_beside; /* of prefill alone while decodes waited */
     double   step_error_share;                       /* of the step-time model: moving mean of its relative error */
     uint32_t jobs;                                   /* remembered, live ones included */
+    uint64_t forecast_pages; /* admission past-future: the worst moment to come, when it was last asked */
+    uint64_t elders;                                 /* went first because others had passed them for long enough */
+    uint32_t tenants;                                /* with requests that wait or run */
+    double   jain; /* of device time per second of being live, over the weight: 1 equal shares, 1/n one of n had all */
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);
 

@@ -3,9 +3,9 @@
 
 /* The slices of a pass lie in order of going first, so the first in the queue outranks all if it outranks the first. */
 static bool is_outranked(const scheduler *s) {
-    const heap_entry *first = heap_first(&s->waiting);
-    return first && running_count(s) < s->config.running_max && s->records[first->item].arrival != s->refused &&
-           runs_before(s, first->item, s->pass.owners[0].sequence);
+    const uint32_t first = first_waiting(s);
+    return first != NO_SEQUENCE && running_count(s) < s->config.running_max && s->records[first].arrival != s->refused &&
+           runs_before(s, first, s->pass.owners[0].sequence);
 }
 
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us) {

@@ -10,11 +10,13 @@
 #include "server/openapi.h"
 #include "server/params.h"
 
-extern const char docs_api_text[], docs_api_text_end[];
+extern const char     docs_api_text[];
+extern const uint64_t docs_api_text_bytes;
 __asm__(".section .rodata\n"
-        ".global docs_api_text, docs_api_text_end\n"
+        ".global docs_api_text, docs_api_text_bytes\n"
         "docs_api_text:\n.incbin \"server/docs_api.md\"\n"
-        "docs_api_text_end:\n"
+        "docs_api_text_end:\n.balign 8\n"
+        "docs_api_text_bytes:\n.quad docs_api_text_end - docs_api_text\n"
         ".previous\n");
 
 /* ---- parameters ---- */
@@ -121,8 +123,9 @@ static void write_line(const char *line, size_t n, buf *out) {
 }
 
 void docs_api(buf *out) {
-    for (const char *line = docs_api_text, *end; line < docs_api_text_end; line = end + 1) {
-        end = memchr(line, '\n', (size_t)(docs_api_text_end - line));
+    const char *const text_end = docs_api_text + docs_api_text_bytes;
+    for (const char *line = docs_api_text, *end; line < text_end; line = end + 1) {
+        end = memchr(line, '\n', (size_t)(text_end - line));
         check(end);
         write_line(line, (size_t)(end - line), out);
     }

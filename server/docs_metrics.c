@@ -99,6 +99,7 @@ void docs_metrics(buf *out) {
         "`engine=\"0\"`\n"
         "and have its buckets; ours have no labels but those below, and buckets from 100 us on. Token histograms under\n"
         "vLLM's names end at the context's length. `vllm:lora_requests_info`, the `spec_decode`, `external_prefix_cache`,\n"
-        "`mm_cache` and `kv_block` series are left out: what they count does not exist here.\n\n");
+        "`mm_cache` and `kv_block` series are left out: what they count does not exist here. [alerts.yml](alerts.yml) holds\n"
+            "rules for Prometheus to begin with.\n\n");
     write_table(out);
 }

@@ -121,11 +121,11 @@ static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
 }
 
 /* Whether the queue takes so many requests. Refuses the exchange where not. */
-static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens) {
+static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens, int32_t priority) {
     service     *sv = x->service;
     double       wait_s;
     error        err;
-    queue_answer answer = engine_ask(sv->engine, count, tokens, &wait_s, &err);
+    queue_answer answer = engine_ask(sv->engine, count, tokens, priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
     fault_set(&x->fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
@@ -133,14 +133,15 @@ static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens) {
     return false;
 }
 
-/* A queue that takes nothing at all says so before the body is read: refusing must cost little when there is much of it. */
-static bool generation_admit(exchange *x) { return queue_takes(x, 1, 1); }
+/* A queue that would not take the smallest and most urgent of requests says so before the body is read: refusing must cost
+ * little when there is much of it. */
+static bool generation_admit(exchange *x) { return queue_takes(x, 1, 1, INT32_MIN); }
 
 /* All its choices, or none, and before anything is answered. */
 static bool queue_takes_all(generation *g) {
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    return queue_takes(&g->base, g->choice_count, tokens);
+    return queue_takes(&g->base, g->choice_count, tokens, g->priority);
 }
 
 static void submit_failed(generation *g, const error *err) {
@@ -386,6 +387,25 @@ void generation_event(service *sv, const engine_event *e) {
         g->in_engine--;
     }
     generation_release_if_done(g);
+}
+
+/* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
+static bool is_past_hope(const generation *g) {
+    if (!g->base.conn || g->base.fault.kind || !is_too_late(g)) return false;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].first_us) return false;
+    return true;
+}
+
+void generation_expire(service *sv) {
+    for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
+        generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
+        if (!g || !is_past_hope(g)) continue;
+        fault_set(&g->base.fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+                  g->slo.deadline_ms);
+        listener_touch(g->base.conn);
+        fail(g); /* it is released when the engine has let go of it */
+    }
 }
 
 void generation_drained(exchange *x) {

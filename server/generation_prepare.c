@@ -286,6 +286,21 @@ static void fill_job(generation *g) {
     for (int i = 0; i < 3 && !g->job.id; i++) g->job.id = hash_string(names[i], SESSION_SEED);
 }
 
+/* As the log writes JSON: nothing in it ends a line. */
+static char *metadata_of(const cJSON *pairs) {
+    enum { METADATA_MAX_BYTES = 128 << 10 }; /* sixteen pairs of which each byte is escaped */
+    buf out;
+    buf_init(&out, METADATA_MAX_BYTES);
+    buf_char(&out, '{');
+    for (const cJSON *item = pairs->child; item; item = item->next) {
+        json_quote(&out, item->string, strlen(item->string)), buf_char(&out, ':');
+        json_quote(&out, item->valuestring, strlen(item->valuestring));
+        if (item->next) buf_char(&out, ',');
+    }
+    buf_char(&out, '}');
+    return out.data;
+}
+
 /* Who asks: the key, else what the body says, else the header. A client's salt comes on top of its key's, never instead. */
 static void fill_identity(generation *g) {
     const request_params *p = &g->params;
@@ -294,7 +309,7 @@ static void fill_identity(generation *g) {
     g->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
     g->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
     exchange_rename(x, p->request_id);
-    if (p->metadata) g->metadata = cJSON_PrintUnformatted(p->metadata);
+    if (p->metadata) g->metadata = metadata_of(p->metadata);
 }
 
 static size_t prompt_room(const request_params *p) {

@@ -143,6 +143,13 @@ const metric_row metric_rows[] = {
      TENANT(tokens, AS_U64)},
     {OURS("penstock_tenant_requests"), GAUGE, NULL, "HTTP requests of the tenant that are being worked on.",
      TENANT(running, AS_U32)},
+    {OURS("penstock_tenants_live"), GAUGE, NULL, "Tenants with requests that wait or run.", QUEUE(tenants, AS_U32)},
+    {OURS("penstock_fairness_jain"), GAUGE, NULL,
+     "Jain's index of the tenants' device time per second of having requests, over their weights: 1 if equal, 1/n if one of n "
+     "had all.",
+     QUEUE(jain, AS_F64)},
+    {OURS("penstock_elders_total"), COUNTER, NULL, "Requests that went first because others had passed them for long enough.",
+     QUEUE(elders, AS_U64)},
 
     /* ---- tokens ---- */
     {BOTH("penstock_prompt_tokens_total", "vllm:prompt_tokens_total"), COUNTER, NULL,
@@ -166,6 +173,9 @@ const metric_row metric_rows[] = {
     {OURS("penstock_kv_pages"), GAUGE, "state=\"held\"", "KV pages by state.", QUEUE(pages_held, AS_U32)},
     {OURS("penstock_kv_pages"), GAUGE, "state=\"cached\"", NULL, QUEUE(pages_cached, AS_U32)},
     {OURS("penstock_kv_pages"), GAUGE, "state=\"free\"", NULL, QUEUE(pages_free, AS_U32)},
+    {OURS("penstock_kv_pages_predicted"), GAUGE, NULL,
+     "KV pages that the running were predicted to hold at the worst moment to come, when admission past-future last asked.",
+     QUEUE(forecast_pages, AS_U64)},
     {OURS("penstock_kv_pages_evicted_total"), COUNTER, NULL, "Cached KV pages given to other requests.",
      QUEUE(pages_evicted, AS_U64)},
     {ALL("penstock_prefix_cache_queries_total", "vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),

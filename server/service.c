@@ -90,6 +90,8 @@ static void on_watch(uv_timer_t *timer) {
     give_memory_back(sv);
     if (sv->phase != PHASE_LOADING) watch_progress(sv);
     operator_watch(sv);
+    generation_expire(sv);
+    listener_flush(sv->listener);
     if (sv->phase == PHASE_DRAINING) watch_drain(sv);
 }
 

@@ -135,6 +135,7 @@ void exchange_headers(const exchange *x, buf *out);
 
 /* ---- generations (generation.c) ---- */
 void generation_event(service *sv, const engine_event *e);
+void generation_expire(service *sv);  /* ends those whose deadline passed before anything came; a few times a second */
 void generation_drained(exchange *x); /* the client has taken all it was sent: text that waited goes out */
 
 void generation_end(exchange *x, fault_kind kind);      /* exchange_end's part of it */

@@ -10,8 +10,8 @@
 #include "server/keys.h"
 
 /* Every word is a policy that scheduler_policy_find knows. */
-#define ORDERS "fcfs"
-#define ADMISSIONS "greedy|conservative"
+#define ORDERS "fcfs|priority|deadline|srpt|job|goodput"
+#define ADMISSIONS "greedy|conservative|past-future"
 #define SLICINGS "chunked|whole|layered|auto"
 #define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
@@ -124,9 +124,24 @@ const option_row settings_rows[] = {
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
      "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
-    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
+    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL,
+     "who goes first: who came first; the better priority; the earliest deadline; the shortest; the earliest job; the most "
+     "value for the time",
+     false},
+    {"scheduler", "priority-age", OPTION_U32, PLAN(order.age_ms), 0, 4294967295.0, "0", NULL, "MS",
+     "order priority: how long a wait one level of priority is worth; 0: 30,000", false},
+    {"scheduler", "fair", OPTION_BOOL, PLAN(fair.turns), 0, 0, "no", NULL, NULL,
+     "let tenants take turns by the device time they had, over their weight; the order decides within each", false},
+    {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
+     "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
-     "who may enter: as long as pages last now, or only with pages for the whole answer", false},
+     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at the "
+     "worst moment, as past answers were",
+     false},
+    {"scheduler", "past-future-quantile", OPTION_U32, PLAN(admission.quantile_percent), 0, 99, "0", NULL, "PERCENT",
+     "admission past-future: the share of past answers that are no longer than predicted; 0: 70", false},
+    {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
+     "admission past-future: pages left for what the prediction misses; 0: 5", false},
     {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
      "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
      "the model has experts",

@@ -151,8 +151,8 @@ const scheduler_config *engine_scheduler_config(const engine *e) {
 }
 const char *engine_model_dir(const engine *e) { return (void)e, fake_text.missing ? NULL : "fake"; }
 
-queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, double *wait_s, error *err) {
-    (void)prompt_tokens;
+queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
+    (void)prompt_tokens, (void)priority;
     *wait_s = fake.wait_s;
     if (e->count + requests <= fake.requests_max) return QUEUE_HAS_ROOM;
     error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);

@@ -41,8 +41,8 @@ const model_facts *engine_facts(const engine *e) {
                                       .default_repetition_penalty = -1};
     return (void)e, &facts;
 }
-queue_answer engine_ask(engine *e, uint32_t count, uint64_t tokens, double *wait_s, error *err) {
-    return (void)e, (void)count, (void)tokens, (void)wait_s, (void)err, QUEUE_HAS_ROOM;
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t tokens, int32_t priority, double *wait_s, error *err) {
+    return (void)e, (void)count, (void)tokens, (void)priority, (void)wait_s, (void)err, QUEUE_HAS_ROOM;
 }
 int engine_submit(engine *e, engine_request *r, error *err) {
     (void)e, (void)err;

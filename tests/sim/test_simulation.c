@@ -6,8 +6,8 @@
  *     PENSTOCK_SIM_SEED=first PENSTOCK_SIM_SEEDS=count PENSTOCK_SIM_EVENTS=per-seed build/tests/sim/test_simulation
  *
  * What is checked: pages conserved; every slice reads exactly its own prefix at every operator (pretend_device.h); rows
- * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound stated
- * in scheduler/order.c; conservative admission never takes memory back; everything is free after cancelling all; and
+ * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound of its
+ * order (scheduler/order.c, line.c), and where that is a comparison, nobody goes first who should not; conservative admission never takes memory back; everything is free after cancelling all; and
  * scheduler_check, after each event or on a seeded share of them. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "scheduler/order.h"
 #include "tests/sim/pretend_device.h"
 
 /* ---- scenarios ---- */
@@ -57,11 +58,11 @@ static const scenario scenarios[] = {
 
 /* ---- the world ---- */
 
-enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256 };
+enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256, TENANTS = 3 };
 
 typedef struct {
-    bool     live, started, cancelled, finished;
-    uint64_t id, salt, arrival, passes_before, preempted_before, wait_bound, tbt_us, drew_us;
+    bool     live, started, starts, cancelled, finished;
+    uint64_t id, salt, tenant, key, passes_before, preempted_before, wait_bound, left_before, left_bound, tbt_us, drew_us;
     uint32_t prompt, output_max, known, preemptions;
     bool     drew; /* in the last pass: must have a row in the next */
     uint32_t tokens[TOKENS_MAX];
@@ -90,6 +91,7 @@ typedef struct {
     uint32_t         live_count;
     conversation     kept[PROMPTS_KEPT];
     uint64_t         arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
+    uint64_t         left[TENANTS]; /* got their first token, of each tenant that is told apart */
 } world;
 
 static uint32_t below(world *w, uint32_t n) { return (uint32_t)rng_below(&w->random, n); }
@@ -108,7 +110,9 @@ static void draw_config(world *w) {
                             .page_count = between(w, d->pages_min, d->pages_max),
                             .page_tokens = between(w, 1, 6),
                             .model.op_count = between(w, 1, 7),
-                            .admission.policy = (admission_policy)below(w, 2),
+                            .order = {(order_policy)below(w, ORDER_COUNT), .age_ms = between(w, 0, 3)},
+                            .fair = {percent(w, 30), .tenants_max = percent(w, 30) ? between(w, 2, 3) : 0},
+                            .admission = {(admission_policy)below(w, ADMISSION_COUNT), between(w, 0, 99), percent(w, 50) ? 1 : 0},
                             .slicing = {.policy = (slicing_policy)below(w, SLICING_COUNT), .budget = (slicing_budget)below(w, 2)},
                             .retention.prefix_cache = !percent(w, 15),
                             .jobs_max = between(w, 1, 24),
@@ -191,6 +195,17 @@ static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     return c->preemption.policy == PREEMPTION_OPERATOR ? 2 * passes : passes; /* decodes that waited go alone */
 }
 
+/* What first come, first served and priority go by, from their definitions; 0: not a matter of one number. */
+static uint64_t key_of(const world *w, uint64_t number, int32_t priority) {
+    const order_config *o = &w->config.order;
+    const uint64_t      wait_us = (uint64_t)((int64_t)priority - INT32_MIN) * (o->age_ms ? o->age_ms * 1000 : 30000000);
+    if (w->config.fair.turns || o->policy > ORDER_PRIORITY) return 0;
+    if (o->policy == ORDER_FCFS || wait_us > UINT64_MAX - w->now_us) return number; /* at the clock's limit all are alike */
+    return w->now_us + wait_us;
+}
+
+static uint64_t *left_of(world *w, const request *r) { return &w->left[w->config.fair.turns ? r->tenant : 0]; }
+
 static void submit(world *w) {
     request *r = w->requests;
     while (r < w->requests + LIVE_MAX && r->live) r++;
@@ -203,9 +218,13 @@ static void submit(world *w) {
                            .prompt_tokens = r->prompt,
                            .output_tokens_max = r->output_max,
                            .cache_salt = r->salt,
-                           .tenant.id = below(w, 3),
+                           .priority = (int32_t)below(w, 4) - 1,
+                           .tenant = {below(w, TENANTS), percent(w, 50) ? between(w, 1, 3) : 0},
                            .job.id = percent(w, 50) ? between(w, 1, 20) : 0,
-                           .slo.tbt_us = r->tbt_us};
+                           .slo = {.ttft_us = percent(w, 40) ? between(w, 1, 5000) : 0,
+                                   .tbt_us = r->tbt_us,
+                                   .deadline_us = percent(w, 30) ? between(w, 1, 20000) : 0,
+                                   .value = percent(w, 30) ? between(w, 1, 9) : 0}};
     error             err;
     int               status = scheduler_submit(w->scheduler, w->now_us, &q, &err);
     check(status == OK || status == ERR_FULL || status == ERR_TOO_LARGE);
@@ -217,8 +236,13 @@ static void submit(world *w) {
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
-    for (uint32_t i = 0; i < LIVE_MAX; i++)
-        if (w->requests[i].live) r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
+    r->tenant = q.tenant.id, r->key = key_of(w, w->arrivals, q.priority);
+    r->left_before = *left_of(w, r), r->left_bound = ELDER_EVERY + 1 + w->config.running_max;
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        if (!w->requests[i].live) continue;
+        r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
+        r->left_bound += ELDER_EVERY + 1 + w->config.running_max;
+    }
     r->live = true;
     w->accepted++;
     w->live_count++;
@@ -257,12 +281,29 @@ static request *request_of(world *w, uint64_t id) {
 
 static void check_first_row(world *w, request *r) {
     if (r->started) return;
-    r->started = true;
+    r->started = r->starts = true;
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     uint64_t again = stats.preempted - r->preempted_before, waited = w->passes_done - r->passes_before;
-    check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
+    if (w->config.order.policy == ORDER_FCFS && !w->config.fair.turns)
+        check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
+    if (w->config.order.policy > ORDER_PRIORITY && (!w->config.fair.turns || w->config.fair.tenants_max == 0))
+        check(*left_of(w, r) - r->left_before <= r->left_bound);
     if (waited > w->longest_wait) w->longest_wait = waited;
+}
+
+/* Nobody whose key is less was left waiting. */
+static void check_order(world *w) {
+    if (key_of(w, 1, 0) == 0) return;
+    uint64_t last = 0, first = UINT64_MAX;
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        request *r = &w->requests[i];
+        if (!r->live) continue;
+        if (!r->started && r->key < first) first = r->key;
+        if (r->starts && r->key > last) last = r->key;
+        r->starts = false;
+    }
+    check(last <= first);
 }
 
 /* Whoever drew a token and still runs must draw the next one in this pass, unless it may wait: then it said by when it
@@ -307,6 +348,7 @@ static void check_plan(world *w) {
         w->cut_slices += s->op_end < c->model.op_count;
         fold(w, s->id ^ (uint64_t)s->token_begin << 40 ^ (uint64_t)s->token_end << 20 ^ s->op_end);
     }
+    check_order(w);
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
     if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
@@ -350,6 +392,7 @@ static void finish_pass(world *w, bool wants_stop) {
         for (uint32_t i = 0; i < p->slice_count; i++) {
             if (!p->slices[i].samples) continue;
             request *r = request_of(w, p->slices[i].id);
+            if (i >= p->decode_rows) ++*left_of(w, r);
             append(r, below(w, 3));
             bool finished = r->known == r->prompt + r->output_max || percent(w, w->dice->finish_percent);
             r->finished = finished;

@@ -313,6 +313,31 @@ static void what_a_request_says_of_itself_reaches_the_engine(void **state) {
     stop();
 }
 
+static void who_waits_past_a_deadline_is_told_so(void **state) {
+    (void)state;
+    configure();
+    start();
+    fake.frozen = true;
+    int  patient = dial(), streamed = dial();
+    char first[512] = {0};
+    send_post(streamed, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":50},\"stream\":true}");
+    send_post(patient, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":60000},\"max_tokens\":3}");
+    const char *text = post("/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":50}}");
+    assert_memory_equal(text, "HTTP/1.1 504 ", 13);
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    assert_non_null(strstr(text, "x-should-retry: false\r\n"));
+    text = read_all(streamed);
+    assert_memory_equal(text, "HTTP/1.1 200 ", 13);
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    assert_null(strstr(text, "[DONE]"));
+    fake.frozen = false;
+    assert_true(recv(patient, first, sizeof first - 1, 0) > 0);
+    assert_memory_equal(first, "HTTP/1.1 200 ", 13);
+    close(patient);
+    wait_until_nothing_runs();
+    stop();
+}
+
 static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
     (void)state;
     configure();
@@ -515,6 +540,7 @@ int main(void) {
         cmocka_unit_test(a_failure_in_a_stream_is_an_error_event_without_done),
         cmocka_unit_test(a_full_queue_is_an_answer_before_any_200),
         cmocka_unit_test(what_a_request_says_of_itself_reaches_the_engine),
+        cmocka_unit_test(who_waits_past_a_deadline_is_told_so),
         cmocka_unit_test(what_a_model_thinks_is_a_member_of_its_own),
         cmocka_unit_test(clients_that_leave_at_any_moment_leave_nothing_behind),
         cmocka_unit_test(a_reader_that_stops_reading_is_cut_off_within_its_bound),
