@@ -49,7 +49,7 @@ static void configure(void) {
     fake.script = "Once upon a time. ";
     fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0, fake.wait_s = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
-    fake.no_tokenizer = fake.thinks = false;
+    fake_text.missing = fake_text.thinks = false;
 }
 static void start(void) {
     sem_init(&daemon_.ready, 0, 0);
@@ -341,7 +341,7 @@ static void who_waits_past_a_deadline_is_told_so(void **state) {
 static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
     (void)state;
     configure();
-    fake.script = "\1hm\2\nyes", fake.thinks = true;
+    fake.script = "\1hm\2\nyes", fake_text.thinks = true;
     start();
     const char *text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
     assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null,\"reasoning_content\":\"hm\"}"));
@@ -510,7 +510,7 @@ static void a_frozen_engine_turns_live_to_failing_and_a_moving_one_back(void **s
 static void a_model_without_a_tokenizer_takes_and_gives_token_ids(void **state) {
     (void)state;
     configure();
-    fake.no_tokenizer = true;
+    fake_text.missing = true;
     start();
     char *text = post("/v1/completions", "{\"prompt\":[1,2,3],\"seed\":0,\"max_tokens\":2,\"return_token_ids\":true}");
     assert_non_null(strstr(text, "\"text\":\" 79 110\""));
