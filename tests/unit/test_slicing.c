@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/engine.h"
 #include "scheduler/slicing.h"
@@ -105,6 +106,28 @@ static void auto_cuts_between_layers_only_where_there_are_experts_and_much_to_do
     assert_int_equal(ask(&slicing_auto, 400, 0, NO_DUE).op_end, OPS);
     config.frame_count = 0; /* nowhere to leave rows */
     assert_int_equal(ask(&slicing_auto, 4096, 0, NO_DUE).tokens, 512);
+}
+
+static bool doubted(const scheduler_config *c, const char *words) {
+    for (uint32_t i = 0; scheduler_config_doubt(c, i); i++)
+        if (strstr(scheduler_config_doubt(c, i), words)) return true;
+    return false;
+}
+
+static void doubtful_ways_to_cut_are_told(void **state) {
+    (void)state;
+    config.context_max = 4096;
+    assert_null(scheduler_config_doubt(&config, 0));
+    config.slicing.policy = SLICING_LAYERED;
+    assert_true(doubted(&config, "without experts"));
+    config.model.experts = 8, config.model.experts_per_row = 2;
+    assert_false(doubted(&config, "without experts"));
+    config.slicing = (slicing_config){.policy = SLICING_WHOLE, .budget = SLICING_BUDGET_DEADLINE, .short_tokens = 4096};
+    assert_true(doubted(&config, "budget") && doubted(&config, "short"));
+    config.preemption.policy = PREEMPTION_OPERATOR;
+    assert_true(doubted(&config, "fcfs"));
+    config.preemption.decodes_wait = true;
+    assert_false(doubted(&config, "fcfs"));
 }
 
 /* ---- length-aware batching ---- */
@@ -236,6 +259,7 @@ int main(void) {
         cmocka_unit_test_setup(groups_nest_in_chunks_as_wide_as_a_frame, begin),
         cmocka_unit_test_setup(a_group_by_deadline_grows_with_the_time_there_is, begin),
         cmocka_unit_test_setup(auto_cuts_between_layers_only_where_there_are_experts_and_much_to_do, begin),
+        cmocka_unit_test_setup(doubtful_ways_to_cut_are_told, begin),
         cmocka_unit_test(short_prompts_and_long_ones_share_no_pass_and_take_turns),
         cmocka_unit_test(cutting_between_layers_saves_expert_bytes),
     };
