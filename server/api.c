@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "server/generation.h"
 #include "server/openapi.h"
 #include "server/service.h"
 
@@ -157,6 +158,29 @@ static void get_model(service *sv, http_conn *c) {
     buf_free(&json);
 }
 
+/* A client says that no turn of a conversation follows: what is pinned for it is let go. Whether there is one is not told,
+ * for the engine is not asked. */
+static void delete_job(service *sv, http_conn *c, const tenant *who) {
+    static const char prefix[] = "/v1/jobs/";
+    size_t            n;
+    const char       *path = http_path(c, &n);
+    char              name[1025];
+    fault             f = {0};
+    error             err;
+    if (!decode_path(path + sizeof prefix - 1, n - (sizeof prefix - 1), name, sizeof name) || !name[0])
+        fault_set(&f, FAULT_URL, NULL, "A job's name has from 1 to %zu bytes.", sizeof name - 1);
+    else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
+    else if (engine_end_job(sv->engine, generation_job_named(name, who), &err) != OK)
+        fault_set(&f, FAULT_OVERLOADED, NULL, "Too many jobs were ended at once; come back later.");
+    if (f.kind) return answer_fault(sv, c, &f, NULL);
+    buf json;
+    buf_init(&json, 16384);
+    buf_str(&json, "{\"id\":"), json_quote(&json, name, strlen(name));
+    buf_str(&json, ",\"object\":\"job\",\"deleted\":true}");
+    answer_json(sv, c, 200, &json);
+    buf_free(&json);
+}
+
 static void get_version(service *sv, http_conn *c) {
     buf json;
     buf_init(&json, 1024);
@@ -187,22 +211,24 @@ static const struct {
     const char *path; /* one that ends in '/' is a prefix */
     void (*get)(service *sv, http_conn *c);
     const exchange_kind *post;
+    void (*delete)(service *sv, http_conn *c, const tenant *who);
 } routes[] = {
-    {"/v1/chat/completions", NULL, &chat_exchange},
-    {"/v1/completions", NULL, &completion_exchange},
-    {"/v1/chat/completions/render", NULL, &chat_render_exchange},
-    {"/v1/completions/render", NULL, &completion_render_exchange},
-    {"/tokenize", NULL, &tokenize_exchange},
-    {"/detokenize", NULL, &detokenize_exchange},
-    {"/v1/models", get_models, NULL},
-    {"/v1/models/", get_model, NULL},
-    {"/health", get_health, NULL},
-    {"/live", get_live, NULL},
-    {"/ready", get_ready, NULL},
-    {"/metrics", get_metrics, NULL},
-    {"/version", get_version, NULL},
-    {"/openapi.json", get_openapi, NULL},
-    {"/", get_page, NULL},
+    {"/v1/chat/completions", NULL, &chat_exchange, NULL},
+    {"/v1/completions", NULL, &completion_exchange, NULL},
+    {"/v1/chat/completions/render", NULL, &chat_render_exchange, NULL},
+    {"/v1/completions/render", NULL, &completion_render_exchange, NULL},
+    {"/tokenize", NULL, &tokenize_exchange, NULL},
+    {"/detokenize", NULL, &detokenize_exchange, NULL},
+    {"/v1/models", get_models, NULL, NULL},
+    {"/v1/models/", get_model, NULL, NULL},
+    {"/v1/jobs/", NULL, NULL, delete_job},
+    {"/health", get_health, NULL, NULL},
+    {"/live", get_live, NULL, NULL},
+    {"/ready", get_ready, NULL, NULL},
+    {"/metrics", get_metrics, NULL, NULL},
+    {"/version", get_version, NULL, NULL},
+    {"/openapi.json", get_openapi, NULL, NULL},
+    {"/", get_page, NULL, NULL},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
 
@@ -215,7 +241,9 @@ static int find_route(const char *path, size_t n) {
     return -1;
 }
 
-static const char *allowed_methods(int route) { return routes[route].post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS"; }
+static const char *allowed_methods(int route) {
+    return routes[route].post ? "POST, OPTIONS" : routes[route].delete ? "DELETE, OPTIONS" : "GET, HEAD, OPTIONS";
+}
 
 static void refuse_method(service *sv, http_conn *c, int route) {
     fault f;
@@ -344,5 +372,6 @@ void api_request(void *sv_, http_conn *c) {
     }
     if (method == HTTP_POST && routes[route].post) return post(sv, c, route, who);
     if ((method == HTTP_GET || method == HTTP_HEAD) && routes[route].get) return routes[route].get(sv, c);
+    if (method == HTTP_DELETE && routes[route].delete) return routes[route].delete(sv, c, who);
     refuse_method(sv, c, route);
 }
