@@ -150,7 +150,6 @@ const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-int engine_end_job(engine *e, uint64_t job, error *err) { return (void)e, (void)job, (void)err, OK; }
 const char *engine_model_dir(const engine *e) { return (void)e, fake_text.missing ? NULL : "fake"; }
 
 queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
