@@ -110,7 +110,7 @@ class Bench:
 
     def against_loop(self, what, port, loop_port, path, body, refused):
         pairs = self.in_turns(lambda: self.load(port, 64, path, body), lambda: self.load(loop_port, 64, path, body))
-        assert all(ours["refused"] > 0.9 * (ours["ok"] + ours["refused"]) for ours, _ in pairs) or not refused
+        assert all(ours["refused"] > 0.5 * (ours["ok"] + ours["refused"]) for ours, _ in pairs) or not refused
         rate = statistics.median(a["answers_s"] / b["answers_s"] for a, b in pairs)
         late = statistics.median(a["p99_us"] / b["p99_us"] for a, b in pairs)
         median = lambda side, name: statistics.median(pair[side][name] for pair in pairs)
