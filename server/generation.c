@@ -445,6 +445,8 @@ void generation_describe(const exchange *x, buf *json) {
                : begun  ? "decoding"
                         : "waiting",
                g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
+    if (g->slo.ttft_ms >= 0) buf_printf(json, ",\"ttft_target_ms\":%.6g", g->slo.ttft_ms);
+    if (g->slo.tbt_ms >= 0) buf_printf(json, ",\"tbt_target_ms\":%.6g", g->slo.tbt_ms);
 }
 
 const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,      generation_prepare, generation_finish,

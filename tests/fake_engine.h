@@ -141,6 +141,7 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
+int                     engine_end_job(engine *e, uint64_t job, error *err) { return (void)e, (void)job, (void)err, OK; }
 bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
 const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
@@ -149,7 +150,6 @@ const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-int engine_end_job(engine *e, uint64_t job, error *err) { return (void)e, (void)job, (void)err, OK; }
 const char *engine_model_dir(const engine *e) { return (void)e, fake_text.missing ? NULL : "fake"; }
 
 queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {

@@ -485,6 +485,28 @@ static void draining_has_a_bound(void **state) {
     assert_int_equal(fake.cancelled, 1);
 }
 
+static void a_frozen_engine_turns_live_to_failing_and_a_moving_one_back(void **state) {
+    (void)state;
+    configure();
+    daemon_.config.stall_us = 50000;
+    start();
+    int  fd = dial();
+    char some[64];
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":4000,\"stream\":true}");
+    assert_true(recv(fd, some, sizeof some, 0) > 0);
+    assert_memory_equal(get("/live"), "HTTP/1.1 200 ", 13);
+    fake.frozen = true;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 503 ", 13) != 0; i++) usleep(1000);
+    assert_non_null(strstr(get("/health"), "\"status\":\"stuck\""));
+    assert_int_equal(metric("penstock_health{state=\"stuck\"} "), 1);
+    fake.frozen = false;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 200 ", 13) != 0; i++) usleep(1000);
+    assert_memory_equal(get("/ready"), "HTTP/1.1 200 ", 13);
+    close(fd);
+    wait_until_nothing_runs();
+    stop();
+}
+
 static void a_model_without_a_tokenizer_takes_and_gives_token_ids(void **state) {
     (void)state;
     configure();
@@ -547,6 +569,7 @@ int main(void) {
         cmocka_unit_test(a_reader_that_pauses_gets_the_whole_text_in_fewer_events),
         cmocka_unit_test(running_requests_finish_after_sigterm_and_new_ones_are_refused),
         cmocka_unit_test(draining_has_a_bound),
+        cmocka_unit_test(a_frozen_engine_turns_live_to_failing_and_a_moving_one_back),
         cmocka_unit_test(a_model_without_a_tokenizer_takes_and_gives_token_ids),
         cmocka_unit_test(each_mistake_has_its_status),
     };
