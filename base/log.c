@@ -24,8 +24,10 @@ static const char *log_path; /* NULL: standard error */
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static const int         syslog_priority[] = {3, 4, 6, 7};
 
+void log_set_threshold(log_level threshold) { atomic_store(&threshold_now, (int)threshold); }
+
 void log_configure(log_level threshold, bool json) {
-    atomic_store(&threshold_now, (int)threshold);
+    log_set_threshold(threshold);
     atomic_store(&json_now, json);
 }
 

@@ -12,6 +12,7 @@
 typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } log_level;
 
 void      log_configure(log_level threshold, bool json); /* at any time, on any thread */
+void      log_set_threshold(log_level threshold);
 log_level log_threshold(void);
 bool      log_enabled(log_level level);
 int       log_open(const char *path, error *err); /* once, before there are threads */

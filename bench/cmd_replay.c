@@ -1,16 +1,12 @@
 /* bench/cmd_replay.c: `penstock-bench replay`: reads the flags and the trace, asks the server what it is, plays, reports. */
-#include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/options.h"
 #include "bench/commands.h"
 #include "bench/replay.h"
-
-enum { REPORT_BYTES_MAX = 1 << 30 };
+#include "bench/shared_flags.h"
 
 typedef struct {
     const char *url, *trace, *format, *slo, *model, *out, *api_key;
@@ -74,26 +70,6 @@ static void print_help(const options *o) {
     buf_free(&text);
 }
 
-/* "ttft_ms=500,tpot_ms=50" */
-static int read_slo(const char *text, slo *out, error *err) {
-    const struct {
-        const char *name;
-        double     *to;
-    } limits[] = {
-        {"ttft_ms", &out->ttft_ms}, {"tpot_ms", &out->tpot_ms}, {"tbt_ms", &out->tbt_ms}, {"e2e_ms", &out->e2e_ms}};
-    for (const char *at = text; at && *at;) {
-        size_t n = strcspn(at, "="), i = 0;
-        char  *end;
-        while (i < 4 && (strlen(limits[i].name) != n || memcmp(limits[i].name, at, n) != 0)) i++;
-        double value = at[n] ? strtod(at + n + 1, &end) : NAN;
-        if (i == 4 || !(value > 0 && value < 1e12) || end == at + n + 1 || (*end && *end != ','))
-            return error_set(err, ERR_USAGE, "--slo '%.80s' is not like ttft_ms=500,tpot_ms=50 (also tbt_ms, e2e_ms)", at);
-        *limits[i].to = value;
-        at = *end ? end + 1 : end;
-    }
-    return OK;
-}
-
 static int read_flags(replay_flags *f, options **o, int argc, char **argv, error *err) {
     const char *rest[1];
     size_t      rest_count;
@@ -107,28 +83,6 @@ static int read_flags(replay_flags *f, options **o, int argc, char **argv, error
 }
 
 /* ---- reports ---- */
-
-static int make_folder(const char *path, error *err) {
-    char   part[4096];
-    size_t n = strlen(path);
-    if (n >= sizeof part) return error_set(err, ERR_USAGE, "--out is longer than %zu bytes", sizeof part - 1);
-    for (size_t i = 1; i <= n; i++) {
-        if (path[i] != '/' && path[i] != 0) continue;
-        memcpy(part, path, i), part[i] = 0;
-        if (mkdir(part, 0777) != 0 && errno != EEXIST)
-            return error_set(err, ERR_IO, "cannot make %s: %s", part, strerror(errno));
-    }
-    return OK;
-}
-
-static int write_file(const char *folder, const char *name, const buf *content, error *err) {
-    char path[4352];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "w");
-    bool  good = f && fwrite(content->data ? content->data : "", 1, content->size, f) == content->size;
-    if (f && fclose(f) != 0) good = false;
-    return good ? OK : error_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
-}
 
 static int write_reports(const char *folder, const record *r, const summary *s, const trace *t, error *err) {
     buf json, html, lines;
@@ -162,24 +116,12 @@ static int report(const replay_flags *f, const record *r, const trace *t, error 
 
 /* ---- the whole ---- */
 
-static double span_s(const trace *t) {
-    uint64_t last_us = 0;
-    for (uint32_t i = 0; i < t->request_count; i++)
-        if (t->requests[i].at_us > last_us) last_us = t->requests[i].at_us;
-    return (double)last_us * 1e-6;
-}
-
 static void announce(const replay_flags *f, const replay_config *c, const trace *t) {
     if (f->quiet) return;
     fprintf(stderr, "%s (%s): %u requests in %u sessions, arrivals over %.0f s at this rate, to %s at %s", f->trace,
-            t->format, t->request_count, t->session_count, span_s(t) / c->rate_scale, c->model, c->url);
+            t->format, t->request_count, t->session_count, trace_span_s(t) / c->pace.rate_scale, c->model, c->url);
     if (c->rules.context_max) fprintf(stderr, ", context %u", c->rules.context_max);
     fprintf(stderr, ", ids below %u\n", c->rules.vocab_size);
-}
-
-static const char *file_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 static int play(const replay_flags *f, replay_config *c, trace *t, error *err) {
@@ -194,7 +136,7 @@ static int play(const replay_flags *f, replay_config *c, trace *t, error *err) {
     record_init(&r, t->request_count);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
     r.title = "Replay", r.url = c->url, r.model = c->model, r.trace_name = file_name(f->trace), r.date = date;
-    r.rate_scale = c->rate_scale, r.length_scale = c->rules.length_scale;
+    r.rate_scale = c->pace.rate_scale, r.length_scale = c->rules.length_scale;
     r.concurrency_max = c->concurrency_max, r.seed = f->seed;
     code = replay_run(c, t, facts.has_metrics, &r, err);
     if (code == OK) code = report(f, &r, t, err);
@@ -209,9 +151,7 @@ static int replay(const replay_flags *f, error *err) {
         .api_key = f->api_key,
         .model = f->model,
         .rules = {f->seed, f->vocab, f->length_scale, f->max_context},
-        .rate_scale = f->rate_scale,
-        .gap_max_us = f->gap_max_us,
-        .duration_us = f->duration_us,
+        .pace = {.rate_scale = f->rate_scale, .gap_max_us = f->gap_max_us, .duration_us = f->duration_us},
         .timeout_us = f->timeout_us,
         .concurrency_max = f->concurrency_max,
         .hints = f->hints,

@@ -120,12 +120,38 @@ static double peak_per_second(const record *r, uint64_t tokens) {
 
 static double rate(double count, double seconds) { return seconds > 0 ? count / seconds : 0; }
 
+/* Millions of whole numbers: by their digits of eleven bits, from the last. */
+static void sort_numbers(uint32_t *from, uint32_t *to, size_t n) {
+    enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
+    size_t at[DIGITS];
+    for (int shift = 0; shift < 32; shift += DIGIT_BITS) { /* three times: an odd number, so the last pass fills `to` */
+        memset(at, 0, sizeof at);
+        for (size_t i = 0; i < n; i++) at[from[i] >> shift & (DIGITS - 1)]++;
+        for (size_t sum = 0, d = 0; d < DIGITS; d++) {
+            const size_t count = at[d];
+            at[d] = sum, sum += count;
+        }
+        for (size_t i = 0; i < n; i++) to[at[from[i] >> shift & (DIGITS - 1)]++] = from[i];
+        uint32_t *spare = from;
+        from = to, to = spare;
+    }
+}
+
+static void add_gaps(const record *r, series *out) {
+    uint32_t *from = malloc((r->gap_count + 1) * sizeof *from), *to = malloc((r->gap_count + 1) * sizeof *to);
+    if (!from || !to) fatal("out of memory for %zu gaps", r->gap_count);
+    if (r->gap_count) memcpy(from, r->gaps_us, r->gap_count * sizeof *from);
+    sort_numbers(from, to, r->gap_count);
+    for (size_t i = 0; i < r->gap_count; i++) series_add(out, to[i] * 1e-3);
+    free(from), free(to);
+}
+
 void summarize(const record *r, const trace *t, summary *s) {
     *s = (summary){.duration_s = (double)r->duration_us * 1e-6};
     for (uint32_t i = 0; i < r->outcome_count; i++) count_outcome(&r->outcomes[i], s);
     for (uint32_t i = 0; i < t->session_count; i++)
         if (t->sessions[i].count) count_session(r, &t->sessions[i], s);
-    for (size_t i = 0; i < r->gap_count; i++) series_add(&s->samples[METRIC_ITL], r->gaps_us[i] * 1e-3);
+    add_gaps(r, &s->samples[METRIC_ITL]);
     for (int m = 0; m < METRIC_COUNT; m++) s->of[m] = series_describe(&s->samples[m]);
     const uint32_t sent = s->completed + s->failed;
     s->attainment = sent ? (double)s->good / sent : 0;

@@ -11,12 +11,6 @@
 
 enum { BODY_BYTES_MAX = 512 << 20, SAMPLE_MS = 1000, PROGRESS_MS = 200 };
 
-/* A request that is due at some time; a heap with the earliest on top. */
-typedef struct {
-    uint64_t due_us;
-    uint32_t request;
-} due;
-
 typedef struct {
     const replay_config *config;
     const trace         *trace;
@@ -26,10 +20,8 @@ typedef struct {
     uv_timer_t           next_due, sampler, ticker;
     uv_signal_t          interrupt;
     uint64_t             begin_ns, first_start_us, last_end_us;
-    due                 *heap;
-    uint32_t             heap_count;
+    agenda               agenda;
     uint32_t            *held, held_first, held_count; /* due, but over the limit of concurrency: in their order */
-    uint32_t            *child_of, *next_child;        /* sub-agents by the request they start after, 1 + session */
     token_list          *contexts;                     /* of sessions: the last prompt and answer, while it is needed */
     uint32_t             in_flight;
     bool                 stopped, scraping;
@@ -47,48 +39,10 @@ typedef struct {
 } flight;
 
 static uint64_t now_us(const run *r) { return (uv_hrtime() - r->begin_ns) / 1000; }
-static uint64_t scaled(const run *r, uint64_t us) { return (uint64_t)((double)us / r->config->rate_scale); }
-static bool     over(const run *r) { return !r->in_flight && !r->heap_count && !r->held_count; }
+static bool     over(const run *r) { return !r->in_flight && !r->agenda.count && !r->held_count; }
 
 static void stop_if_over(run *r) {
     if (over(r)) uv_stop(&r->loop);
-}
-
-/* ---- what is due ---- */
-
-static bool earlier(due a, due b) { return a.due_us != b.due_us ? a.due_us < b.due_us : a.request < b.request; }
-
-static void heap_put(run *r, due d) {
-    uint32_t i = r->heap_count++;
-    for (; i && earlier(d, r->heap[(i - 1) / 2]); i = (i - 1) / 2) r->heap[i] = r->heap[(i - 1) / 2];
-    r->heap[i] = d;
-}
-
-static due heap_take(run *r) {
-    due      top = r->heap[0], last = r->heap[--r->heap_count];
-    uint32_t i = 0, child;
-    while ((child = 2 * i + 1) < r->heap_count) {
-        if (child + 1 < r->heap_count && earlier(r->heap[child + 1], r->heap[child])) child++;
-        if (!earlier(r->heap[child], last)) break;
-        r->heap[i] = r->heap[child], i = child;
-    }
-    if (r->heap_count) r->heap[i] = last;
-    return top;
-}
-
-static uint64_t gap_before(const run *r, const trace_request *q) {
-    const uint64_t gap_us = scaled(r, q->gap_us), most = r->config->gap_max_us;
-    return most && gap_us > most ? most : gap_us;
-}
-
-/* after_us: when what it waits for was over. */
-static void plan_request(run *r, uint32_t request, uint64_t after_us) {
-    const trace_request *q = &r->trace->requests[request];
-    uint64_t             at_us = scaled(r, q->at_us), ready_us = after_us + gap_before(r, q);
-    due                  d = {at_us > ready_us ? at_us : ready_us, request};
-    if (r->stopped || (r->config->duration_us && d.due_us > r->config->duration_us)) return;
-    r->record->outcomes[request].due_us = d.due_us;
-    heap_put(r, d);
 }
 
 /* ---- the body: made on a worker, as a prompt of 100,000 ids takes milliseconds that other streams would see ---- */
@@ -123,19 +77,15 @@ static void append_slo(buf *out, const slo *s) {
     buf_char(out, '}');
 }
 
-static bool has_next(const trace *t, uint32_t request) {
-    const trace_request *q = &t->requests[request];
-    return q->turn + 1 < t->sessions[q->session].count;
-}
-
 static void append_hints(const run *r, uint32_t request, buf *out) {
     const trace         *t = r->trace;
     const trace_request *q = &t->requests[request];
     if (q->tenant) buf_str(out, ",\"user\":"), json_quote(out, t->names[q->tenant], strlen(t->names[q->tenant]));
     if (t->sessions[q->session].count > 1) {
         buf_printf(out, ",\"job_id\":\"%u\",\"session_id\":\"%u\",\"last_step\":%s", q->session, q->session,
-                   has_next(t, request) ? "false" : "true");
-        if (has_next(t, request)) buf_printf(out, ",\"expected_gap_ms\":%.0f", (double)gap_before(r, q + 1) * 1e-3);
+                   trace_has_next(t, request) ? "false" : "true");
+        if (trace_has_next(t, request))
+            buf_printf(out, ",\"expected_gap_ms\":%.0f", (double)agenda_gap_us(&r->config->pace, q + 1) * 1e-3);
         if (q->tool) buf_str(out, ",\"tool\":"), json_quote(out, t->names[q->tool], strlen(t->names[q->tool]));
     }
     if (slo_given(&r->record->outcomes[request].slo)) append_slo(out, &r->record->outcomes[request].slo);
@@ -144,7 +94,7 @@ static void append_hints(const run *r, uint32_t request, buf *out) {
 /* Whether the next turn goes on from this one's answer, so that its ids must be known. */
 static bool needs_answer(const run *r, uint32_t request) {
     const trace_request *q = &r->trace->requests[request];
-    return has_next(r->trace, request) && q[1].shared_tokens > q->prompt_tokens;
+    return trace_has_next(r->trace, request) && q[1].shared_tokens > q->prompt_tokens;
 }
 
 static void build(uv_work_t *work) {
@@ -184,7 +134,7 @@ static void on_built(uv_work_t *work, int status) {
     flight *f = work->data;
     run    *r = f->run;
     (void)status;
-    if (!has_next(r->trace, f->request)) token_list_free(&f->prompt);
+    if (!trace_has_next(r->trace, f->request)) token_list_free(&f->prompt);
     if (r->stopped) {
         r->in_flight--, free_flight(f), stop_if_over(r);
         return;
@@ -210,14 +160,18 @@ static void start(run *r, uint32_t request) {
 static void start_due(run *r) {
     const uint32_t most = r->config->concurrency_max ? r->config->concurrency_max : UINT32_MAX;
     const uint64_t now = now_us(r);
-    while (r->heap_count && r->heap[0].due_us <= now)
-        r->held[(r->held_first + r->held_count++) % r->trace->request_count] = heap_take(r).request;
+    for (const agenda_entry *first; (first = agenda_first(&r->agenda)) != NULL && first->due_us <= now;) {
+        const agenda_entry e = agenda_take(&r->agenda);
+        r->record->outcomes[e.request].due_us = e.due_us;
+        r->held[(r->held_first + r->held_count++) % r->trace->request_count] = e.request;
+    }
     while (r->held_count && r->in_flight < most) {
         start(r, r->held[r->held_first]);
         r->held_first = (r->held_first + 1) % r->trace->request_count, r->held_count--;
     }
-    if (!r->heap_count) return;
-    const uint64_t wait_us = r->heap[0].due_us > now ? r->heap[0].due_us - now : 0;
+    const agenda_entry *next = agenda_first(&r->agenda);
+    if (!next) return;
+    const uint64_t wait_us = next->due_us > now ? next->due_us - now : 0;
     uv_update_time(&r->loop);
     uv_timer_start(&r->next_due, on_due, (wait_us + 999) / 1000, 0);
 }
@@ -256,7 +210,7 @@ static void keep_context(run *r, flight *f, const answer *a) {
     token_list          *context = &r->contexts[q->session];
     const uint32_t       made = prompt_measure(&r->config->rules, q).output_tokens;
     token_list_free(context);
-    if (!has_next(r->trace, f->request)) return;
+    if (!trace_has_next(r->trace, f->request)) return;
     *context = f->prompt, f->prompt = (token_list){0};
     if (!needs_answer(r, f->request)) return;
     if (a->ids.count) {
@@ -269,13 +223,6 @@ static void keep_context(run *r, flight *f, const answer *a) {
     }
 }
 
-static void go_on(run *r, uint32_t request) {
-    const uint64_t now = now_us(r);
-    if (has_next(r->trace, request)) plan_request(r, request + 1, now);
-    for (uint32_t child = r->child_of[request]; child; child = r->next_child[child - 1])
-        if (r->trace->sessions[child - 1].count) plan_request(r, r->trace->sessions[child - 1].first, now);
-}
-
 /* A session whose turn failed is given up: what came after it was about an answer that is not there. */
 static void on_done(void *owner, answer *a, uint64_t began_ns) {
     flight *f = owner;
@@ -286,8 +233,10 @@ static void on_done(void *owner, answer *a, uint64_t began_ns) {
         return;
     }
     note_outcome(r, f, a, began_ns);
-    if (answer_good(a)) keep_context(r, f, a), go_on(r, f->request);
-    else token_list_free(&r->contexts[r->trace->requests[f->request].session]);
+    if (answer_good(a)) {
+        keep_context(r, f, a);
+        if (!r->stopped) agenda_ended(&r->agenda, f->request, now_us(r));
+    } else token_list_free(&r->contexts[r->trace->requests[f->request].session]);
     free_flight(f);
     start_due(r);
     stop_if_over(r);
@@ -327,7 +276,7 @@ static void on_sample(uv_timer_t *timer) {
 
 static void show_progress(run *r, bool last) {
     r->progress.in_flight = r->in_flight, r->progress.held = r->held_count;
-    r->progress.next_us = r->heap_count ? r->heap[0].due_us : 0;
+    r->progress.next_us = r->agenda.count ? agenda_first(&r->agenda)->due_us : 0;
     if (!r->config->quiet) progress_show(&r->progress, now_us(r), last);
 }
 static void on_tick(uv_timer_t *timer) { show_progress(timer->data, false); }
@@ -337,7 +286,7 @@ static void on_interrupt(uv_signal_t *handle, int number) {
     (void)number;
     if (r->stopped) _exit(130);
     r->stopped = r->record->interrupted = true;
-    r->heap_count = r->held_count = 0;
+    agenda_clear(&r->agenda), r->held_count = 0;
     client_cancel_all(r->client, "stopped");
     stop_if_over(r);
 }
@@ -352,24 +301,13 @@ static void *zeroed(size_t count, size_t size) {
 
 static void take_memory(run *r) {
     const uint32_t requests = r->trace->request_count, sessions = r->trace->session_count;
-    r->heap = zeroed(requests, sizeof *r->heap), r->held = zeroed(requests, sizeof *r->held);
-    r->child_of = zeroed(requests, sizeof *r->child_of), r->next_child = zeroed(sessions, sizeof *r->next_child);
-    r->contexts = zeroed(sessions, sizeof *r->contexts);
+    r->held = zeroed(requests, sizeof *r->held), r->contexts = zeroed(sessions, sizeof *r->contexts);
+    agenda_open(&r->agenda, r->trace, &r->config->pace);
 }
 
 static void give_memory(run *r) {
     for (uint32_t i = 0; i < r->trace->session_count; i++) token_list_free(&r->contexts[i]);
-    free(r->heap), free(r->held), free(r->child_of), free(r->next_child), free(r->contexts);
-}
-
-static void plan_sessions(run *r) {
-    const trace *t = r->trace;
-    for (uint32_t i = 0; i < t->session_count; i++) {
-        const trace_session *s = &t->sessions[i];
-        if (s->count && s->after == TRACE_NONE) plan_request(r, s->first, 0);
-        if (s->after == TRACE_NONE) continue;
-        r->next_child[i] = r->child_of[s->after], r->child_of[s->after] = i + 1;
-    }
+    agenda_close(&r->agenda), free(r->held), free(r->contexts);
 }
 
 static void prepare_outcomes(run *r) {
@@ -431,7 +369,6 @@ int replay_run(const replay_config *config, const trace *t, bool has_metrics, re
     if (code != OK) return uv_loop_close(&r.loop), code;
     take_memory(&r);
     prepare_outcomes(&r);
-    plan_sessions(&r);
     start_timers(&r);
     play(&r);
     close_all(&r);

@@ -1,17 +1,16 @@
 /* bench/replay.h: plays a trace against a server over HTTP, open loop: a request is sent when its time has come, whatever
  * the server is still busy with. Turns of a session wait for the turn before, as agents and people do. */
 #pragma once
+#include "bench/agenda.h"
 #include "bench/client.h"
 #include "bench/prompt.h"
 #include "bench/report.h"
 
 typedef struct {
-    const char  *url, *api_key;   /* NULL: none */
-    const char  *model;           /* NULL: asked of the server, as are the next two where they are 0 */
-    prompt_rules rules;           /* context_max 0 and unknown to the server: no limit */
-    double       rate_scale;      /* the trace's time runs this much faster, gaps included */
-    uint64_t     gap_max_us;      /* longest gap, in real time; 0: no limit */
-    uint64_t     duration_us;     /* nothing is sent after it; 0: no limit */
+    const char  *url, *api_key; /* NULL: none */
+    const char  *model;         /* NULL: asked of the server, as are the next two where they are 0 */
+    prompt_rules rules;         /* context_max 0 and unknown to the server: no limit */
+    agenda_rules pace;
     uint64_t     timeout_us;      /* of a request */
     uint32_t     concurrency_max; /* what is due waits; 0: no limit */
     slo          slo;             /* of requests that have none of their own */

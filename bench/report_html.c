@@ -12,7 +12,7 @@
 
 enum { CURVE_POINTS = 240, TIMELINE_POINTS = 300, BARS_MAX = 1500, DOTS_MAX = 4000, THIRD = 372, WHOLE = 1140 };
 
-static const char style[] =
+const char report_style[] =
     ":root{color-scheme:light "
     "dark;--ink:#1c2430;--soft:#5d6878;--line:#dfe3e8;--page:#fbfbfa;--card:#fff;--a:#2f6db5;--b:#d07a1f;"
     "--c:#2a8f76;--bad:#c2413a}"
@@ -63,7 +63,7 @@ static void head(const record *r, const summary *s, buf *out) {
     buf_str(out,
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>");
     plot_text(out, r->title), buf_str(out, ": "), plot_text(out, r->trace_name ? r->trace_name : "");
-    buf_str(out, "</title><style>"), buf_str(out, style), buf_str(out, "</style><h1>"), plot_text(out, r->title);
+    buf_str(out, "</title><style>"), buf_str(out, report_style), buf_str(out, "</style><h1>"), plot_text(out, r->title);
     buf_str(out, "</h1><p>"), plot_text(out, r->trace_name ? r->trace_name : "");
     if (r->model) buf_str(out, " against "), plot_text(out, r->model);
     if (r->url) buf_str(out, " at "), plot_text(out, r->url);

@@ -41,9 +41,10 @@ struct engine {
     /* into the engine thread, and out of it */
     requests        requests;
     ring           *ring;
-    atomic_bool     stop;    /* read by the walker before each operator */
     atomic_bool     starved; /* sleeps for want of room in the ring */
     atomic_bool     closing;
+    atomic_bool     held;          /* engine_hold */
+    atomic_bool     drop_cache;    /* engine_drop_cache */
     pthread_mutex_t consumer_lock; /* engine_wait only */
     pthread_cond_t  consumer_woken;
     pthread_t       thread;
@@ -52,8 +53,14 @@ struct engine {
     /* the engine thread's own */
     slice_outcome  *outcomes; /* [batch_tokens_max] */
     drawn_token    *drawn;    /* [running_max] */
+    request       **left;     /* [running_max] */
     uint32_t        drawn_count;
-    bool            said;                       /* something was pushed in this step */
+    uint64_t        seen_kicks;     /* as of the last time that events were taken */
+    uint64_t        came_us;        /* when the first of the requests came that were taken then; UINT64_MAX: none */
+    uint64_t        wake_us;        /* of the pass that runs: when time alone may want it stopped */
+    uint64_t        stop_wanted_us; /* when that came up for which the pass before was stopped; 0: it was not */
+    uint32_t        room_kept;      /* places of the ring that the pass that runs may need */
+    bool            said;           /* something was pushed in this step */
     uint64_t        passes_begun, accounted_us; /* up to here time was taken for the pace; 0: idle since */
     uint64_t        found_tokens;               /* in the cache, by requests that are in a pass for the first time */
     uint32_t        last_output;                /* in the last pass, of the request that finished last */
@@ -88,6 +95,10 @@ static void publish(engine *e) {
 
 /* The request is gone from the scheduler. Its memory goes before its end is told, so that its id is free by then. */
 static void finish(engine *e, request *r, engine_event *event) {
+    scheduler_job_view job;
+    const uint64_t     now_us = e->api->now_us(e->device);
+    if (r->asked.job.id && scheduler_read_job(e->scheduler, r->asked.job.id, &job) && job.pinned_until_us > now_us)
+        event->pinned_tokens = job.pinned_tokens, event->pinned_us = job.pinned_until_us - now_us;
     ledger_finished(&r->ledger, &r->clock, e->passes_begun, e->api->now_us(e->device));
     if (r->ledger.output_tokens > 0) pace_answer(&e->figures.pace, r->ledger.output_tokens);
     event->id = r->asked.id;
@@ -105,8 +116,10 @@ static void note_progress(engine *e, request *r) {
 
 /* ---- events in ---- */
 
+static bool has_room_for_event(const engine *e) { return ring_room(e->ring) > e->room_kept; }
+
 static void take_new(engine *e) {
-    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_new(&e->requests)) != NULL;) {
+    for (request *r; has_room_for_event(e) && (r = requests_next_new(&e->requests)) != NULL;) {
         const scheduler_request asked = {.id = r->key,
                                          .tokens = r->asked.tokens,
                                          .prompt_tokens = r->asked.prompt_tokens,
@@ -118,8 +131,9 @@ static void take_new(engine *e) {
                                          .job = r->asked.job,
                                          .slo = r->asked.slo,
                                          .computes_all = r->asked.scores != NULL};
-        error                   err;
-        const int               status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
+        if (r->ledger.submitted_us < e->came_us) e->came_us = r->ledger.submitted_us;
+        error     err;
+        const int status = scheduler_submit(e->scheduler, e->api->now_us(e->device), &asked, &err);
         if (status == OK) continue;
         if (status == ERR_FULL) { /* who lost their memory fill the queue beyond its bound; later, then */
             requests_put_back(&e->requests, r);
@@ -131,14 +145,27 @@ static void take_new(engine *e) {
     }
 }
 
+/* Whose rows are in the pass that runs ends with it: until then the device reads its tokens. */
 static void take_cancelled(engine *e) {
-    for (request *r; ring_room(e->ring) > 0 && (r = requests_next_cancelled(&e->requests)) != NULL;) {
+    for (request *r; has_room_for_event(e) && (r = requests_next_cancelled(&e->requests)) != NULL;) {
         if (r->state == REQUEST_LIVE) {
             note_progress(e, r);
             scheduler_cancel(e->scheduler, e->api->now_us(e->device), r->key);
         }
-        finish(e, r, &(engine_event){.reason = FINISH_CANCELLED});
+        if (r->in_pass) r->leaves_pass = true;
+        else finish(e, r, &(engine_event){.reason = FINISH_CANCELLED});
     }
+}
+
+/* Takes what came in. Returns whether there may have been something. */
+static bool take_events(engine *e) {
+    const uint64_t kicks = requests_kicks(&e->requests);
+    if (kicks == e->seen_kicks) return false;
+    e->seen_kicks = kicks;
+    e->came_us = UINT64_MAX;
+    take_new(e);
+    take_cancelled(e);
+    return true;
 }
 
 /* ---- prompts whose log-probabilities are asked for ---- */
@@ -200,11 +227,12 @@ static void enter_pass(engine *e, const plan *p) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
         if (i >= p->decode_rows) note_progress(e, r);
         if (r->clock.last_pass == 0) {
+            requests_began(&e->requests, r);
             r->ledger.cached_tokens = scheduler_cached_tokens(e->scheduler, p->slices[i].slot);
             if (p->slices[i].token_begin == r->ledger.cached_tokens) e->found_tokens += r->ledger.cached_tokens;
         }
         ledger_pass_begins(&r->ledger, &r->clock, e->passes_begun, now_us);
-        atomic_store_explicit(&r->in_pass, true, memory_order_relaxed);
+        r->in_pass = true;
     }
 }
 
@@ -213,7 +241,7 @@ static void leave_pass(engine *e, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         request *r = requests_by_key(&e->requests, p->slices[i].id);
         ledger_pass_ends(&r->ledger, &r->clock, e->passes_begun, now_us);
-        atomic_store_explicit(&r->in_pass, false, memory_order_relaxed);
+        r->in_pass = false;
     }
 }
 
@@ -250,8 +278,10 @@ static void take_tokens(engine *e, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         if (!p->slices[i].samples) continue;
         check(e->drawn_count < e->config.scheduler_settings.running_max);
-        drawn_token *d = &e->drawn[e->drawn_count++];
+        drawn_token *d = &e->drawn[e->drawn_count];
         d->request = requests_by_key(&e->requests, p->slices[i].id);
+        if (d->request->leaves_pass) continue;
+        e->drawn_count++;
         d->output = walker_output_index(e->walker, i);
         d->event.finished = take_token(e, d->request, walker_sampled(e->walker, i), &d->event);
         if (d->event.finished) note_progress(e, d->request);
@@ -272,6 +302,55 @@ static void tell_tokens(engine *e) {
             say(e, &d->event);
         }
     }
+}
+
+/* Who was cancelled while the pass ran. A request may have several slices. */
+static void end_who_left(engine *e, request *const *left, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        check(!scheduler_is_live(e->scheduler, left[i]->key));
+        finish(e, left[i], &(engine_event){.reason = FINISH_CANCELLED});
+    }
+}
+
+static uint32_t find_who_left(engine *e, const plan *p) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        request *r = requests_by_key(&e->requests, p->slices[i].id);
+        if (!r->leaves_pass || (count > 0 && e->left[count - 1] == r)) continue;
+        e->left[count++] = r;
+    }
+    return count;
+}
+
+/* Asked by the walker between two operators of a pass that may be stopped. What came in is taken there and then, so that
+ * the scheduler judges by what it knows of. */
+static bool wants_stop(void *context) {
+    engine  *e = context;
+    uint64_t now_us = e->api->now_us(e->device), wanted_us = now_us;
+    if (atomic_load_explicit(&e->closing, memory_order_relaxed)) return true;
+    if (take_events(e)) {
+        publish(e);
+        wake_consumer(e);
+        now_us = e->api->now_us(e->device);
+        if (e->came_us < wanted_us) wanted_us = e->came_us;
+    } else if (now_us < e->wake_us) {
+        return false;
+    } else {
+        wanted_us = e->wake_us;
+    }
+    const bool stops = scheduler_should_stop(e->scheduler, now_us);
+    e->wake_us = scheduler_wake_us(e->scheduler);
+    if (stops) e->stop_wanted_us = wanted_us;
+    return stops;
+}
+
+/* A stop is answered once the pass it was for begins. */
+static void note_reaction(engine *e, uint64_t now_us) {
+    if (e->stop_wanted_us)
+        histogram_observe(&e->figures.stop_reaction_seconds, &histogram_seconds,
+                          (double)(now_us - e->stop_wanted_us) * 1e-6);
+    e->stop_wanted_us = 0;
+    e->figures.stop_bound_ns = walker_longest_wait_ns(e->walker);
 }
 
 /* How much the pass did of the prompts in it, and how much of them is left: what a newcomer's wait is predicted from. */
@@ -297,17 +376,23 @@ static void learn_pace(engine *e, const plan *p, uint32_t reached_op, uint64_t b
 static int run_pass(engine *e, const plan *p, error *err) {
     walk_result    result;
     const uint64_t begin_us = e->api->now_us(e->device);
+    note_reaction(e, begin_us);
+    e->wake_us = p->stoppable ? scheduler_wake_us(e->scheduler) : UINT64_MAX;
+    e->room_kept = e->config.scheduler_settings.running_max;
     enter_pass(e, p);
     atomic_store(&e->pass_started_us, clock_us());
     const int status = walker_walk(e->walker, p, &result, err);
     atomic_store(&e->pass_started_us, 0);
+    e->room_kept = 0;
     leave_pass(e, p);
     if (status != OK) return status;
+    const uint32_t left = find_who_left(e, p);
     const uint64_t now_us = e->api->now_us(e->device);
     e->figures.passes_done++;
     learn_pace(e, p, result.stopped ? result.stop_op : e->program.op_count, begin_us, now_us);
     if (result.stopped) {
         scheduler_pass_stopped(e->scheduler, now_us, result.stop_op);
+        end_who_left(e, e->left, left);
         return OK;
     }
     histogram_observe(&e->figures.pass_rows, &histogram_rows, p->decode_rows + p->prefill_rows);
@@ -316,6 +401,7 @@ static int run_pass(engine *e, const plan *p, error *err) {
     take_tokens(e, p);
     scheduler_pass_done(e->scheduler, now_us, e->outcomes);
     tell_tokens(e);
+    end_who_left(e, e->left, left);
     return OK;
 }
 
@@ -324,10 +410,10 @@ static int run_pass(engine *e, const plan *p, error *err) {
 /* A pass says at most one thing about each running request. */
 static bool has_room(const engine *e) { return ring_room(e->ring) >= e->config.scheduler_settings.running_max; }
 
-static void sleep_until_kicked(engine *e, uint64_t seen_kicks) {
+static void sleep_until_kicked(engine *e) {
     e->accounted_us = 0;
     atomic_store(&e->starved, !has_room(e));
-    if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, seen_kicks);
+    if (!atomic_load(&e->starved) || !has_room(e)) requests_wait(&e->requests, e->seen_kicks);
     atomic_store(&e->starved, false);
 }
 
@@ -336,11 +422,14 @@ static int step(engine *e, bool *ran, error *err) {
     const uint64_t begin_ns = clock_ns(), begin_op_ns = walker_op_ns(e->walker);
     int            status = OK;
     plan           p;
-    atomic_store(&e->stop, atomic_load(&e->closing)); /* what asked for a stop before this is about to be taken */
+    e->seen_kicks = requests_kicks(&e->requests);
     take_new(e);
     take_cancelled(e);
+    for (uint64_t job; (job = requests_next_ended_job(&e->requests)) != 0;)
+        scheduler_end_job(e->scheduler, e->api->now_us(e->device), job);
+    if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
     *ran = false;
-    if (has_room(e)) {
+    if (has_room(e) && !atomic_load(&e->held)) {
         const uint64_t plan_ns = clock_ns();
         *ran = scheduler_plan(e->scheduler, e->api->now_us(e->device), &p);
         e->figures.plan_ns_total += clock_ns() - plan_ns;
@@ -387,13 +476,12 @@ static void *engine_main(void *argument) {
     error   err;
     pthread_setname_np(pthread_self(), "engine");
     while (!atomic_load(&e->closing)) {
-        const uint64_t seen_kicks = requests_kicks(&e->requests);
-        bool           ran;
+        bool ran;
         if (step(e, &ran, &err) != OK) {
             fail_everything(e, &err);
             return NULL;
         }
-        if (!ran) sleep_until_kicked(e, seen_kicks);
+        if (!ran) sleep_until_kicked(e);
     }
     return NULL;
 }
@@ -422,6 +510,8 @@ static int open_parts(engine *e, error *err) {
     c->scheduler_settings.model.experts = f->expert_count;
     c->scheduler_settings.model.experts_per_row = f->experts_per_token;
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
+    for (uint32_t i = 0; status == OK && scheduler_config_doubt(&c->scheduler_settings, i); i++)
+        log_warn("scheduler", "%s", scheduler_config_doubt(&c->scheduler_settings, i));
     if (status == OK) status = e->api->open(&e->device, e->model, &e->program, &c->device_settings, err);
     if (status != OK) return status;
     e->figures.page_bytes = memory.page_bytes;
@@ -457,13 +547,14 @@ static void make_queues(engine *e) {
                                             .frame_count = s->frame_count,
                                             .frame_rows = s->frame_tokens,
                                             .page_tokens = s->page_tokens,
-                                            .stop = &e->stop,
                                             .find = find_sequence,
-                                            .find_context = e});
+                                            .stop = wants_stop,
+                                            .context = e});
     e->ring = ring_new(ring_capacity(s));
     e->outcomes = calloc(s->batch_tokens_max, sizeof *e->outcomes);
     e->drawn = calloc(s->running_max, sizeof *e->drawn);
-    if (!e->outcomes || !e->drawn) fatal("out of memory for the engine's queues");
+    e->left = calloc(s->running_max, sizeof *e->left);
+    if (!e->outcomes || !e->drawn || !e->left) fatal("out of memory for the engine's queues");
     requests_init(&e->requests, requests_capacity(s));
 }
 
@@ -494,7 +585,6 @@ static void ask_to_end(engine *e) {
     if (!e->thread_runs) return;
     requests_refuse(&e->requests, ERR_CANCELLED, "the engine is closing");
     atomic_store(&e->closing, true);
-    atomic_store(&e->stop, true);
     requests_kick(&e->requests);
 }
 
@@ -521,6 +611,7 @@ void engine_close(engine *e) {
     checkpoint_close(e->model);
     free(e->outcomes);
     free(e->drawn);
+    free(e->left);
     pthread_cond_destroy(&e->consumer_woken);
     pthread_mutex_destroy(&e->consumer_lock);
     notice_destroy(&e->notice);
@@ -539,9 +630,7 @@ int engine_submit(engine *e, engine_request *r, error *err) {
     return requests_put(&e->requests, r, e->api->now_us(e->device), &e->limits, err);
 }
 
-void engine_cancel(engine *e, uint64_t id) {
-    if (requests_cancel(&e->requests, id)) atomic_store(&e->stop, true);
-}
+void engine_cancel(engine *e, uint64_t id) { requests_cancel(&e->requests, id); }
 
 uint32_t engine_next(engine *e, engine_event *out, uint32_t max) {
     const uint32_t n = ring_pop(e->ring, out, max);
@@ -561,9 +650,27 @@ bool engine_wait(engine *e, uint32_t timeout_ms) {
 
 void engine_read_snapshot(engine *e, engine_snapshot *out) {
     notice_read(&e->notice, out);
+    out->passed_over = out->scheduler.waiting;
     requests_waiting(&e->requests, &out->scheduler.waiting, &out->scheduler.waiting_tokens);
     out->pass_started_us = atomic_load(&e->pass_started_us);
     out->operators_done = walker_operators_done(e->walker);
+    out->held = atomic_load(&e->held);
+}
+
+void engine_hold(engine *e, bool held) {
+    atomic_store(&e->held, held);
+    requests_kick(&e->requests);
+}
+
+int engine_end_job(engine *e, uint64_t job, error *err) {
+    return requests_end_job(&e->requests, job)
+               ? OK
+               : error_set(err, ERR_FULL, "too many jobs were ended at once; come back later");
+}
+
+void engine_drop_cache(engine *e) {
+    atomic_store(&e->drop_cache, true);
+    requests_kick(&e->requests);
 }
 
 backlog engine_backlog(const engine *e, const engine_snapshot *s) {
@@ -571,19 +678,34 @@ backlog engine_backlog(const engine *e, const engine_snapshot *s) {
     return (backlog){.running = q->running,
                      .running_max = e->config.scheduler_settings.running_max,
                      .waiting = q->waiting,
+                     .passed_over = s->passed_over,
                      .waiting_tokens = q->waiting_tokens,
                      .prompt_left = s->prompt_left,
                      .tokens_free = ((uint64_t)q->pages_free + q->pages_cached) * s->page_tokens,
                      .tokens_held = (uint64_t)q->pages_held * s->page_tokens};
 }
 
-queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err) {
+/* Who goes before a newcomer of this priority: where priority orders, not those who are more patient than it. */
+static backlog backlog_before(const engine *e, backlog all, int32_t priority) {
+    uint32_t count, before;
+    uint64_t tokens, tokens_before;
+    if (e->config.scheduler_settings.order.policy != ORDER_PRIORITY) return all;
+    requests_fresh_before(&e->requests, INT32_MAX, &count, &tokens);
+    requests_fresh_before(&e->requests, priority, &before, &tokens_before);
+    const uint32_t patient = count - before;
+    const uint64_t patient_tokens = tokens - tokens_before;
+    all.waiting -= patient < all.waiting ? patient : all.waiting;
+    all.waiting_tokens -= patient_tokens < all.waiting_tokens ? patient_tokens : all.waiting_tokens;
+    return all;
+}
+
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
     const scheduler_config *c = &e->config.scheduler_settings;
     const queue_limits      limits = {c->waiting_max, c->waiting_tokens_max, e->config.queue_wait_max_us};
     engine_snapshot         s;
     engine_read_snapshot(e, &s);
-    const backlog b = engine_backlog(e, &s);
-    *wait_s = pace_wait_s(&s.pace, &b, (uint32_t)(prompt_tokens / count));
+    const backlog b = engine_backlog(e, &s), before = backlog_before(e, b, priority);
+    *wait_s = pace_wait_s(&s.pace, &before, (uint32_t)(prompt_tokens / count));
     const queue_answer answer = queue_ask(&limits, &b, *wait_s, count, prompt_tokens);
     if (answer == QUEUE_FULL_REQUESTS)
         error_set(err, ERR_FULL, "%u requests wait already, and %u may", b.waiting, c->waiting_max);
@@ -591,7 +713,7 @@ queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, doubl
         error_set(err, ERR_FULL, "prompts of %llu tokens wait already, and %u may", (unsigned long long)b.waiting_tokens,
                   c->waiting_tokens_max);
     if (answer == QUEUE_FULL_WAIT)
-        error_set(err, ERR_FULL, "a request would wait %.0f s now, and %.0f s are allowed", *wait_s,
+        error_set(err, ERR_FULL, "a request would wait %.1f s now, and %.1f s are allowed", *wait_s,
                   (double)e->config.queue_wait_max_us * 1e-6);
     return answer;
 }

@@ -76,12 +76,20 @@ typedef struct {
 
 /* Before a group of requests is submitted: whether the queue takes them, all or none, and how long the first would wait. The
  * answer holds until somebody else submits. In *err what is wrong, with ERR_FULL. */
-queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, double *wait_s, error *err);
+queue_answer engine_ask(engine *e, uint32_t count, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err);
 /* OK; ERR_FULL (no place left at all; come back later), ERR_TOO_LARGE (prompt + output over the context or the pages),
  * ERR_INVALID (a token id outside the vocabulary, no tokens), ERR_CANCELLED (closing). On failure the caller still owns
  * everything, but r->tokens may have moved. */
 int  engine_submit(engine *e, engine_request *r, error *err);
 void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancelled) comes within one step */
+
+/* For the operator, from any thread: no further pass is begun, and everything stays where it is, until it is let go; cached
+ * prefixes that no running request holds are forgotten, after the pass that runs. */
+void engine_hold(engine *e, bool held);
+void engine_drop_cache(engine *e);
+/* No turn of the job will follow: what is pinned for it is let go, after the pass that runs. Any thread. ERR_FULL: too many
+ * were ended at once; come back later. */
+int engine_end_job(engine *e, uint64_t job, error *err);
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
 
@@ -95,6 +103,8 @@ typedef struct {
     uint32_t       stop_id;       /* FINISH_STOP: which id */
     const char    *message;       /* FINISH_ERROR: a static sentence */
     request_ledger ledger;
+    uint32_t       pinned_tokens; /* if finished: held for the next turn of its job, ... */
+    uint64_t       pinned_us;     /* ... for so long; 0: nothing is */
 } engine_event;
 
 /* Copies up to `max` events, in order; returns how many. One consumer. */
@@ -110,10 +120,14 @@ typedef struct {
     uint64_t        plan_ns_total, host_ns_total; /* host time outside operators */
     uint64_t        corrupted;                    /* requests that ended because the model computed no numbers */
     histogram       pass_rows, pass_seconds;      /* of whole passes; over histogram_rows and histogram_seconds */
+    histogram       stop_reaction_seconds; /* from what a pass was stopped for to the beginning of the next; likewise */
+    uint64_t        stop_bound_ns;         /* the longest operator of a pass that may be stopped: a stop waits so long */
     pace            pace;
+    uint32_t        passed_over; /* waiting ones that the last plan did not let in */
     uint64_t        prompt_left; /* prompt tokens of those who run that are still to be computed */
     uint64_t        weights_bytes, page_bytes;
     uint32_t        page_count, page_tokens;
+    bool            held;        /* engine_hold */
     char            failed[512]; /* a device error: the sentence; the engine accepts nothing more */
 } engine_snapshot;
 /* Any thread, at any time: nothing that the engine thread does or holds is waited for. */

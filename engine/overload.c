@@ -38,7 +38,7 @@ static double places_short(const pace *p, const backlog *b, uint32_t prompt_toke
     const double tokens = (double)b->waiting_tokens + prompt_tokens - (double)b->tokens_free;
     const double pages = b->tokens_held > 0 ? tokens * b->running / (double)b->tokens_held : 0;
     double       short_of = slots > pages ? slots : pages;
-    if (p->held_back > 0.5 && b->waiting > 0 && all > short_of) short_of = all; /* whatever holds them back */
+    if (p->held_back > 0.5 && b->passed_over > 0 && all > short_of) short_of = all; /* whatever holds them back */
     return short_of > 0 ? short_of : 0;
 }
 

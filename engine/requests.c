@@ -132,6 +132,21 @@ static void find_banned(request *r, const request_limits *l) {
     for (uint32_t i = 0; i < r->asked.stop_id_count; i++) r->banned[r->banned_count++] = r->asked.stop_ids[i];
 }
 
+static int class_of(int32_t priority) { return priority < 0 ? 0 : priority == 0 ? 1 : 2; }
+
+static void set_fresh(requests *q, request *r, bool fresh) {
+    if (r->fresh == fresh) return;
+    const int class = class_of(r->asked.priority);
+    r->fresh = fresh;
+    if (fresh) {
+        q->fresh_count[class]++;
+        q->fresh_tokens[class] += r->asked.prompt_tokens;
+    } else {
+        q->fresh_count[class]--;
+        q->fresh_tokens[class] -= r->asked.prompt_tokens;
+    }
+}
+
 static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, const request_limits *l) {
     request       *r = q->free_list[--q->free_count];
     const uint32_t index = (uint32_t)(r - q->table);
@@ -143,9 +158,10 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     r->scored = 1; /* nothing comes before the first */
     r->score_corrupt = false;
     r->score_params = (sampling){.top_logprobs = asked->scores ? (int8_t)asked->scores->tops : -1};
-    r->cancel_wanted = false;
+    r->cancel_wanted = r->in_pass = r->leaves_pass = false;
     r->next = NULL;
     find_banned(r, l);
+    set_fresh(q, r, true);
     id_map_add(&q->ids, asked->id, index);
     if (q->queue_tail) q->queue_tail->next = r;
     else q->queue_head = r;
@@ -176,20 +192,17 @@ int requests_put(requests *q, engine_request *r, uint64_t now_us, const request_
     return status;
 }
 
-bool requests_cancel(requests *q, uint64_t id) {
+void requests_cancel(requests *q, uint64_t id) {
     pthread_mutex_lock(&q->lock);
     const uint32_t index = id_map_find(&q->ids, id);
-    bool           in_pass = false;
     if (index != NO_SEQUENCE && !q->table[index].cancel_wanted) {
         request *r = &q->table[index];
         r->cancel_wanted = true;
-        in_pass = atomic_load_explicit(&r->in_pass, memory_order_relaxed);
         check(q->cancelled_count < 2 * q->capacity);
         q->cancelled[(q->cancelled_begin + q->cancelled_count++) % (2 * q->capacity)] = r;
         kick(q);
     }
     pthread_mutex_unlock(&q->lock);
-    return in_pass;
 }
 
 void requests_refuse(requests *q, int code, const char *why) {
@@ -206,7 +219,22 @@ void requests_kick(requests *q) {
     pthread_mutex_unlock(&q->lock);
 }
 
+bool requests_end_job(requests *q, uint64_t job) {
+    pthread_mutex_lock(&q->lock);
+    const bool room = q->ended_job_count < ENDED_JOBS_MAX;
+    if (room) q->ended_jobs[q->ended_job_count++] = job, kick(q);
+    pthread_mutex_unlock(&q->lock);
+    return room;
+}
+
 /* ---- the engine thread ---- */
+
+uint64_t requests_next_ended_job(requests *q) {
+    pthread_mutex_lock(&q->lock);
+    const uint64_t job = q->ended_job_count ? q->ended_jobs[--q->ended_job_count] : 0;
+    pthread_mutex_unlock(&q->lock);
+    return job;
+}
 
 static void leave_queue(requests *q, request *r, request *before) {
     if (before) before->next = r->next;
@@ -267,7 +295,10 @@ request *requests_next_cancelled(requests *q) {
     return found;
 }
 
+void requests_began(requests *q, request *r) { set_fresh(q, r, false); }
+
 void requests_release(requests *q, request *r) {
+    set_fresh(q, r, false);
     free_memory(&r->asked);
     pthread_mutex_lock(&q->lock);
     id_map_remove(&q->ids, r->asked.id);
@@ -290,12 +321,7 @@ request *requests_by_key(requests *q, uint64_t key) {
     return r;
 }
 
-uint64_t requests_kicks(requests *q) {
-    pthread_mutex_lock(&q->lock);
-    const uint64_t kicks = q->kicks;
-    pthread_mutex_unlock(&q->lock);
-    return kicks;
-}
+uint64_t requests_kicks(const requests *q) { return atomic_load_explicit(&q->kicks, memory_order_acquire); }
 
 void requests_wait(requests *q, uint64_t seen_kicks) {
     pthread_mutex_lock(&q->lock);
@@ -307,6 +333,14 @@ void requests_wait(requests *q, uint64_t seen_kicks) {
 }
 
 /* ---- other threads ---- */
+
+void requests_fresh_before(const requests *q, int32_t priority, uint32_t *count, uint64_t *tokens) {
+    *count = 0, *tokens = 0;
+    for (int class = 0; class <= class_of(priority); class ++) {
+        *count += q->fresh_count[class];
+        *tokens += q->fresh_tokens[class];
+    }
+}
 
 void requests_waiting(const requests *q, uint32_t *count, uint64_t *tokens) {
     *count = q->queue_count + q->scheduler_waiting;

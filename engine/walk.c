@@ -4,6 +4,7 @@
  * has no change, is one bind and a plain loop. */
 #include "engine/walk.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -30,7 +31,7 @@ struct walker {
     uint32_t         output_count, outputs_done; /* of the pass; collected already, where they go in groups */
     uint32_t        *slice_of_slot;              /* [slots_max]: last slice of the plan seen in this slot; checks only */
     frames          *frames;
-    uint64_t         passes, op_ns;
+    uint64_t         passes, op_ns, longest_wait_ns;
     uint32_t         ops_walked; /* of this pass */
     _Atomic uint64_t operators_done;
 };
@@ -121,7 +122,7 @@ static void begin(walker *w, const plan *p) {
     for (uint32_t i = 0; i < p->slice_count; i++) {
         walk_sequence *q = &w->sequences[i];
         *q = (walk_sequence){.output_rows = 1};
-        w->config.find(w->config.find_context, &p->slices[i], q);
+        w->config.find(w->config.context, &p->slices[i], q);
         check_slice(w, &p->slices[i], q);
         if (p->slices[i].op_begin > 0) frames_resume(w->frames, &p->slices[i], w->passes);
         w->output_count += outputs_of(&p->slices[i], q);
@@ -277,7 +278,7 @@ static int stop(walker *w, uint32_t at, walk_result *out) {
 static bool stop_wanted(const walker *w, uint32_t at) {
     const program *p = w->config.program;
     if (!w->plan->stoppable || w->ops_walked == 0 || at > final_operator(p) || w->outputs_done > 0) return false;
-    return w->config.stop && atomic_load_explicit(w->config.stop, memory_order_relaxed);
+    return w->config.stop && w->config.stop(w->config.context);
 }
 
 static void count_operator(walker *w) { atomic_fetch_add_explicit(&w->operators_done, 1, memory_order_relaxed); }
@@ -298,7 +299,9 @@ static int run(walker *w, uint32_t begin_op, uint32_t end_op, walk_result *out, 
                          (unsigned long long)w->passes);
         w->ops_walked++;
         count_operator(w);
-        now_ns = clock_ns();
+        const uint64_t done_ns = clock_ns();
+        if (w->plan->stoppable && done_ns - now_ns > w->longest_wait_ns) w->longest_wait_ns = done_ns - now_ns;
+        now_ns = done_ns;
     }
     w->op_ns += now_ns - begin_ns;
     return status;
@@ -364,4 +367,5 @@ uint32_t       walker_output_index(const walker *w, uint32_t slice_index) {
           return in_groups(w) ? NO_OUTPUT : first_drawn(w, slice_index);
 }
 uint64_t walker_op_ns(const walker *w) { return w->op_ns; }
+uint64_t walker_longest_wait_ns(const walker *w) { return w->longest_wait_ns; }
 uint64_t walker_operators_done(const walker *w) { return atomic_load_explicit(&w->operators_done, memory_order_relaxed); }

@@ -9,8 +9,6 @@
  * No policy lives here. What must hold whatever the policy is checked: slices of one sequence form a staircase, frames
  * hold exactly the rows that a slice takes up again, and no bound of the device is passed. */
 #pragma once
-#include <stdatomic.h>
-
 #include "engine/device.h"
 #include "scheduler/scheduler.h"
 
@@ -34,10 +32,10 @@ typedef struct {
     device           *device;
     const program    *program;
     uint32_t          slices_max, slots_max, rows_max, outputs_max, frame_count, frame_rows, page_tokens;
-    const atomic_bool
-        *stop; /* read before each operator of a stoppable pass but its first and those of the logits; may be NULL */
     void (*find)(void *context, const slice *s, walk_sequence *out);
-    void *find_context;
+    bool (*stop)(void *context); /* asked before each operator of a stoppable pass but its first and those of the logits,
+                                    on the calling thread: it may take events in meanwhile. NULL: never */
+    void *context;               /* of both */
 } walker_config;
 
 typedef struct walker walker;
@@ -63,3 +61,5 @@ uint32_t walker_output_index(const walker *w,
 /* Time inside operators so far; and how many were done, counted up as each is finished (any thread). */
 uint64_t walker_op_ns(const walker *w);
 uint64_t walker_operators_done(const walker *w);
+/* The longest operator of passes that may be stopped, so far: what a stop waits for at most. */
+uint64_t walker_longest_wait_ns(const walker *w);

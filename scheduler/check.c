@@ -3,21 +3,24 @@
 #include "scheduler/state.h"
 
 static void check_place(const scheduler *s, uint32_t index) {
-    const sequence *q = &s->sequences[index];
-    bool            waits = q->state == SEQUENCE_WAITING;
-    check(heap_holds(&s->waiting, index) == waits);
+    const sequence        *q = &s->sequences[index];
+    const sequence_record *r = &s->records[index];
+    bool                   waits = q->state == SEQUENCE_WAITING;
+    check(forest_holds(&s->waiting, index) == waits);
     check(waits ? (q->slot != NO_SLOT) == (s->candidate == index) : q->slot < s->config.running_max);
-    check(id_map_find(&s->ids, q->request.id) == index);
-    check(q->known >= q->request.prompt_tokens);
-    check(q->known < q->request.prompt_tokens + q->request.output_tokens_max);
-    check(heap_holds(&s->due, index) == (q->state != SEQUENCE_DECODING && q->rank.until_us != RANK_HOLDS));
-    check(q->job == NO_JOB || s->jobs.all[q->job].id == q->request.job.id);
+    check(id_map_find(&s->ids, q->id) == index && q->id == r->request.id && q->tokens == r->request.tokens);
+    check(q->limit == r->request.prompt_tokens + r->request.output_tokens_max);
+    check(q->known >= r->request.prompt_tokens && q->known < q->limit);
+    check(heap_holds(&s->due, index) == (q->state != SEQUENCE_DECODING && r->rank.until_us != RANK_HOLDS));
+    check(r->job == NO_JOB || s->jobs.all[r->job].id == r->request.job.id);
     check(!q->cancelled || q->in_flight);
     check(!q->in_flight || (s->pass.in_flight && is_running(q)));
-    check(q->returning ? waits && q->preemptions > 0 : !waits || q->preemptions == 0);
+    check(q->returning ? waits && r->preemptions > 0 : !waits || r->preemptions == 0);
 }
 
-static uint64_t check_running(const scheduler *s, const sequence *q) {
+static uint64_t check_running(const scheduler *s, uint32_t index) {
+    const sequence  *q = &s->sequences[index];
+    const uint32_t   pages_ever = s->records[index].pages_ever;
     const staircase *st = &s->stairs[q->slot];
     uint32_t         held;
     kvcache_pages(s->kv, q->slot, &held);
@@ -27,8 +30,8 @@ static uint64_t check_running(const scheduler *s, const sequence *q) {
     check(q->state == SEQUENCE_PREFILLING ? st->done < q->known : st->done + 1 == q->known && st->open_count == 0);
     if (!s->pass.in_flight)
         for (uint32_t i = 0; i < st->open_count; i++) check(st->open[i].op > 0);
-    check(held <= q->pages_ever);
-    return q->pages_ever - held;
+    check(held <= pages_ever);
+    return pages_ever - held;
 }
 
 static void check_sequences(const scheduler *s) {
@@ -41,13 +44,13 @@ static void check_sequences(const scheduler *s) {
         check_place(s, i);
         if (q->state == SEQUENCE_WAITING) {
             waiting++;
-            waiting_tokens += q->request.prompt_tokens;
+            waiting_tokens += s->records[i].request.prompt_tokens;
         } else {
             running++;
-            promised += check_running(s, q);
+            promised += check_running(s, i);
         }
     }
-    check(free == s->free_sequence_count && waiting == s->waiting.count && running == running_count(s));
+    check(free == s->free_sequence_count && waiting == s->waiting_count && running == running_count(s));
     check(s->ids.count == waiting + running);
     check(promised == s->promised && waiting_tokens == s->waiting_tokens);
     check(s->totals.accepted == s->totals.finished + s->totals.cancelled + waiting + running);
@@ -87,15 +90,15 @@ static void check_slices(const scheduler *s) {
     const pass *p = &s->pass;
     for (uint32_t i = 0; i < p->slice_count && p->in_flight; i++) {
         const sequence *q = &s->sequences[p->owners[i].sequence];
-        check(is_running(q) && q->in_flight && q->slot == p->slices[i].slot && q->request.id == p->slices[i].id);
+        check(is_running(q) && q->in_flight && q->slot == p->slices[i].slot && q->id == p->slices[i].id);
     }
 }
 
 void scheduler_check(const scheduler *s) {
     kvcache_check(s->kv);
-    heap_check(&s->waiting);
-    heap_check(&s->due);
+    line_check(s);
     jobs_check(&s->jobs);
+    retain_check(s);
     check_sequences(s);
     check_list(s, &s->prefilling, SEQUENCE_PREFILLING);
     check_list(s, &s->decoding, SEQUENCE_DECODING);

@@ -14,23 +14,27 @@ typedef struct {
 } policy_row;
 
 static const policy_row orders[ORDER_COUNT] = {
-    [ORDER_FCFS] = {"fcfs", &order_fcfs}, [ORDER_PRIORITY] = {"priority", NULL}, [ORDER_DEADLINE] = {"deadline", NULL},
-    [ORDER_SRPT] = {"srpt", NULL},        [ORDER_JOB] = {"job", NULL},           [ORDER_GOODPUT] = {"goodput", NULL},
+    [ORDER_FCFS] = {"fcfs", &order_fcfs},
+    [ORDER_PRIORITY] = {"priority", &order_priority},
+    [ORDER_DEADLINE] = {"deadline", &order_deadline},
+    [ORDER_SRPT] = {"srpt", &order_srpt},
+    [ORDER_JOB] = {"job", &order_job},
+    [ORDER_GOODPUT] = {"goodput", &order_goodput},
 };
 static const policy_row admissions[ADMISSION_COUNT] = {
     [ADMISSION_GREEDY] = {"greedy", &admission_greedy},
     [ADMISSION_CONSERVATIVE] = {"conservative", &admission_conservative},
-    [ADMISSION_PAST_FUTURE] = {"past-future", NULL},
+    [ADMISSION_PAST_FUTURE] = {"past-future", &admission_past_future},
 };
 static const policy_row slicings[SLICING_COUNT] = {
     [SLICING_CHUNKED] = {"chunked", &slicing_chunked},
     [SLICING_WHOLE] = {"whole", &slicing_whole},
     [SLICING_LAYERED] = {"layered", &slicing_layered},
-    [SLICING_AUTO] = {"auto", NULL},
+    [SLICING_AUTO] = {"auto", &slicing_auto},
 };
 static const policy_row preemptions[PREEMPTION_COUNT] = {
     [PREEMPTION_NONE] = {"none", &preemption_none},
-    [PREEMPTION_OPERATOR] = {"operator", NULL},
+    [PREEMPTION_OPERATOR] = {"operator", &preemption_operator},
 };
 static const policy_row reclaims[RECLAIM_COUNT] = {
     [RECLAIM_RECOMPUTE] = {"recompute", &reclaim_recompute},
@@ -39,8 +43,8 @@ static const policy_row reclaims[RECLAIM_COUNT] = {
 };
 static const policy_row retentions[RETENTION_COUNT] = {
     [RETENTION_LRU] = {"lru", &retention_lru},
-    [RETENTION_TTL] = {"ttl", NULL},
-    [RETENTION_WORKFLOW] = {"workflow", NULL},
+    [RETENTION_TTL] = {"ttl", &retention_lru},
+    [RETENTION_WORKFLOW] = {"workflow", &retention_workflow},
 };
 
 static const struct {
@@ -86,12 +90,19 @@ static const struct {
     LIMIT(context_max, 2, 1 << 28),
     LIMIT(batch_tokens_max, 2, 1 << 22),
     LIMIT(slicing.chunk_tokens, 1, 1 << 22),
+    LIMIT(slicing.short_tokens, 0, 1 << 22),
     LIMIT(page_count, 1, (1 << 30) - 1),
     LIMIT(page_tokens, 1, 1 << 12),
     LIMIT(frame_count, 0, 1 << 16),
     LIMIT(frame_tokens, 0, 1 << 22),
     LIMIT(model.op_count, 1, 1 << 20),
     LIMIT(jobs_max, 0, 1 << 24),
+    LIMIT(retention.pins_percent, 0, 100),
+    LIMIT(retention.tenant_pins_percent, 0, 100),
+    LIMIT(order.age_ms, 0, UINT32_MAX),
+    LIMIT(fair.tenants_max, 0, 1 << 15),
+    LIMIT(admission.quantile_percent, 0, 99),
+    LIMIT(admission.reserve_percent, 0, 90),
 #undef LIMIT
 };
 
@@ -138,6 +149,10 @@ static int check_policies(const scheduler_config *c, error *err) {
             return error_set(err, ERR_UNSUPPORTED, "scheduler: the %s policy '%s' is not built in; take '%s'", axes[i].name,
                              axes[i].rows[chosen[i]].name, axes[i].rows[0].name);
     }
+    if (c->preemption.policy == PREEMPTION_OPERATOR && c->frame_count == 0)
+        return error_set(err, ERR_INVALID, "scheduler: operator preemption leaves the rows of a stopped pass in a frame; give it frames");
+    if (c->fair.turns && c->fair.tenants_max == 1)
+        return error_set(err, ERR_INVALID, "scheduler: one tenant cannot take turns; raise tenants-max, or leave fair out");
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0)
         return error_set(err, ERR_INVALID, "scheduler: layered slicing suspends prompts between layers and needs frames");
     return OK;
@@ -148,4 +163,47 @@ int scheduler_config_check(const scheduler_config *c, error *err) {
     if (status == OK) status = check_model(c, err);
     if (status == OK) status = check_policies(c, err);
     return status;
+}
+
+/* ---- doubts ---- */
+
+static bool knows_time(const scheduler_config *c) {
+    return c->order.policy == ORDER_DEADLINE || c->order.policy == ORDER_GOODPUT;
+}
+static bool urgent_behind_whole(const scheduler_config *c) {
+    return knows_time(c) && c->slicing.policy == SLICING_WHOLE && c->preemption.policy == PREEMPTION_NONE;
+}
+static bool jobs_without_cache(const scheduler_config *c) {
+    return c->order.policy == ORDER_JOB && !c->retention.prefix_cache;
+}
+static bool layers_of_dense(const scheduler_config *c) {
+    return c->slicing.policy == SLICING_LAYERED && c->model.experts == 0;
+}
+static bool nobody_to_stop_for(const scheduler_config *c) {
+    return c->preemption.policy == PREEMPTION_OPERATOR && c->order.policy == ORDER_FCFS && !c->fair.turns &&
+           !c->preemption.decodes_wait;
+}
+static bool whole_with_budget(const scheduler_config *c) {
+    return c->slicing.policy == SLICING_WHOLE && c->slicing.budget == SLICING_BUDGET_DEADLINE;
+}
+static bool all_are_short(const scheduler_config *c) { return c->slicing.short_tokens > 0 && c->slicing.short_tokens >= c->context_max; }
+
+static const struct {
+    bool (*is)(const scheduler_config *c);
+    const char *sentence;
+} doubts[] = {
+    {urgent_behind_whole, "deadlines are ordered, but a prompt runs whole and nothing stops it: the urgent wait for the longest "
+                          "prompt; set preemption = operator, or slicing = chunked"},
+    {jobs_without_cache, "jobs go by their first turn, but with prefix-cache = no each turn computes all of the ones before"},
+    {layers_of_dense, "prompts are cut between layers, which saves nothing on a model without experts and costs a frame; "
+                      "slicing = auto chooses by the model"},
+    {nobody_to_stop_for, "prompts may be stopped for whoever goes before them, but with order = fcfs nobody does"},
+    {whole_with_budget, "prompts have a budget by deadline, but with slicing = whole they are not cut to it"},
+    {all_are_short, "every prompt counts as short, so short-tokens keeps nothing apart"},
+};
+
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i) {
+    for (size_t k = 0; k < sizeof doubts / sizeof *doubts; k++)
+        if (doubts[k].is(c) && i-- == 0) return doubts[k].sentence;
+    return NULL;
 }

@@ -21,26 +21,43 @@ typedef enum {
 typedef enum { ORDER_FCFS, ORDER_PRIORITY, ORDER_DEADLINE, ORDER_SRPT, ORDER_JOB, ORDER_GOODPUT, ORDER_COUNT } order_policy;
 typedef struct {
     order_policy policy;
+    uint32_t     age_ms; /* priority: how long a wait one level is worth; 0: 30,000 */
 } order_config;
+
+/* around the order: whose turn is it */
+typedef struct {
+    bool     turns;       /* tenants take turns, by device time over their weight */
+    uint32_t tenants_max; /* told apart at once; 0: 256 */
+} fair_config;
 
 /* who may enter */
 typedef enum { ADMISSION_GREEDY, ADMISSION_CONSERVATIVE, ADMISSION_PAST_FUTURE, ADMISSION_COUNT } admission_policy;
 typedef struct {
     admission_policy policy;
+    /* past-future: answers are taken to be so long that this share of such answers is no longer; 0: QUANTILE_PERCENT */
+    uint32_t quantile_percent;
+    uint32_t reserve_percent; /* past-future: of the pages, for what the prediction misses; 0: RESERVE_PERCENT */
 } admission_config;
+enum { QUANTILE_PERCENT = 70, RESERVE_PERCENT = 5 };
 
 /* how a prompt is cut */
 typedef enum { SLICING_CHUNKED, SLICING_WHOLE, SLICING_LAYERED, SLICING_AUTO, SLICING_COUNT } slicing_policy;
+typedef enum { SLICING_BUDGET_FIXED, SLICING_BUDGET_DEADLINE } slicing_budget;
 typedef struct {
     slicing_policy policy;
-    uint32_t       chunk_tokens; /* chunked: prefill rows of one pass while decodes run */
+    slicing_budget budget;       /* of prompts in one pass while decodes run */
+    uint32_t       chunk_tokens; /* the fixed one: rows, each weighted with the share of the layers that it walks */
+    uint32_t       short_tokens; /* prompts with at most so many to compute share no pass with longer ones; 0: off */
 } slicing_config;
 
 /* when does a running pass yield */
 typedef enum { PREEMPTION_NONE, PREEMPTION_OPERATOR, PREEMPTION_COUNT } preemption_policy;
 typedef struct {
     preemption_policy policy;
+    uint32_t          batch_tokens; /* operator: prompts share a pass of prefill up to so many rows; 0: BATCH_TOKENS */
+    bool              decodes_wait; /* operator: decodes with a token deadline wait for prompts as long as it allows */
 } preemption_config;
+enum { BATCH_TOKENS = 256 }; /* more rows at once than this read no weight less often per row */
 
 /* how is memory taken back from running work */
 typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;
@@ -53,6 +70,10 @@ typedef enum { RETENTION_LRU, RETENTION_TTL, RETENTION_WORKFLOW, RETENTION_COUNT
 typedef struct {
     retention_policy policy;
     bool             prefix_cache; /* false: nothing does */
+    /* ttl and workflow: how long a turn's pages are pinned, and how many may be (retain.h) */
+    uint64_t ttl_us;                            /* fixed; 0: two seconds */
+    bool     ttl_fitted;                        /* to the gaps of each tool instead */
+    uint32_t pins_percent, tenant_pins_percent; /* of all pages, of all pins and of a tenant's; 0: 50, 50 */
 } retention_config;
 
 /* What the scheduler is told of the model: how large its rectangle is, where it may be cut, what a row touches. */
@@ -79,6 +100,7 @@ typedef struct {
 
     model_shape       model;
     order_config      order;
+    fair_config       fair;
     admission_config  admission;
     slicing_config    slicing;
     preemption_config preemption;
@@ -90,3 +112,5 @@ typedef struct {
 const char *scheduler_policy_name(policy_axis axis, uint32_t value);
 /* The value with this name among those that are built in; -1: none. */
 int scheduler_policy_find(policy_axis axis, const char *name);
+/* The i-th thing about a checked configuration that works and is hardly what was meant, as a sentence; NULL: no more. */
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i);

@@ -15,6 +15,7 @@
 typedef struct {
     uint64_t id, arrival, arrived_us; /* of its first request */
     uint32_t live, turns;             /* requests now; answers finished so far */
+    uint32_t pinned_tokens;           /* of its last turn, kept for the next */
     uint64_t ended_us;                /* when its last request ended */
     uint32_t newer, older;            /* the idle ones, by when they became so */
 } job;

@@ -6,14 +6,8 @@
 
 /* ---- sorted lists of running sequences ---- */
 
-bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
-    const sequence *x = &s->sequences[a], *y = &s->sequences[b]; /* who came back is told apart only in the queue */
-    return heap_before(&(heap_entry){x->rank.class, a, x->rank.key, x->arrival},
-                       &(heap_entry){y->rank.class, b, y->rank.key, y->arrival});
-}
-
 static bool list_before(const scheduler *s, const running_list *l, uint32_t a, uint32_t b) {
-    return l == &s->decoding ? s->sequences[a].arrival < s->sequences[b].arrival : runs_before(s, a, b);
+    return l == &s->decoding ? s->records[a].arrival < s->records[b].arrival : runs_before(s, a, b);
 }
 
 uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t index) {
@@ -26,7 +20,7 @@ uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t i
     return low;
 }
 
-static void list_add(scheduler *s, running_list *l, uint32_t index) {
+void running_list_add(scheduler *s, running_list *l, uint32_t index) {
     check(running_count(s) < s->config.running_max);
     uint32_t at = running_list_find(s, l, index);
     memmove(l->sequences + at + 1, l->sequences + at, (l->count - at) * sizeof *l->sequences);
@@ -34,11 +28,22 @@ static void list_add(scheduler *s, running_list *l, uint32_t index) {
     l->count++;
 }
 
-static void list_remove(scheduler *s, running_list *l, uint32_t index) {
+void running_list_remove(scheduler *s, running_list *l, uint32_t index) {
     uint32_t at = running_list_find(s, l, index);
     check(at < l->count && l->sequences[at] == index);
     l->count--;
     memmove(l->sequences + at, l->sequences + at + 1, (l->count - at) * sizeof *l->sequences);
+}
+
+/* By insertion: it is nearly sorted, as few turns change in a pass. */
+void life_sort_prefilling(scheduler *s) {
+    uint32_t *all = s->prefilling.sequences;
+    for (uint32_t i = 1; i < s->prefilling.count; i++) {
+        const uint32_t one = all[i];
+        uint32_t       at = i;
+        for (; at > 0 && runs_before(s, one, all[at - 1]); at--) all[at] = all[at - 1];
+        all[at] = one;
+    }
 }
 
 static running_list *list_of(scheduler *s, const sequence *q) {
@@ -69,73 +74,41 @@ void candidate_set(scheduler *s, uint32_t index) {
     s->candidate = index;
 }
 
-/* ---- ranks ---- */
-
-/* Asks the order. Whoever calls this keeps the lists in order. */
-static void take_rank(scheduler *s, uint32_t index) {
-    sequence        *q = &s->sequences[index];
-    const order_view view = {.request = &q->request,
-                             .arrival = q->arrival,
-                             .arrived_us = q->arrived_us,
-                             .job_arrival = q->job == NO_JOB ? q->arrival : s->jobs.all[q->job].arrival,
-                             .known_tokens = q->known,
-                             .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
-                             .running = is_running(q),
-                             .returning = q->returning,
-                             .service_us = q->service_us};
-    q->rank = s->policies.order->rank(&s->config, &view, s->now_us);
-    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
-    if (q->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, q->rank.until_us, q->arrival});
-}
-
-static void drop_rank(scheduler *s, uint32_t index) {
-    if (heap_holds(&s->due, index)) heap_remove(&s->due, index);
-}
-
-static void rank_anew(scheduler *s, uint32_t index) {
-    const bool waits = s->sequences[index].state == SEQUENCE_WAITING;
-    if (waits) heap_remove(&s->waiting, index);
-    else list_remove(s, &s->prefilling, index);
-    take_rank(s, index);
-    if (waits) heap_add(&s->waiting, entry_of(s, index));
-    else list_add(s, &s->prefilling, index);
-}
-
-void life_rank_due(scheduler *s) {
-    for (int i = 0; i < RANKED_MAX; i++) {
-        const heap_entry *first = heap_first(&s->due);
-        if (!first || first->key > s->now_us) return;
-        rank_anew(s, first->item);
-    }
-}
-
 /* ---- waiting ---- */
 
 static void start_waiting(scheduler *s, uint32_t index) {
-    sequence *q = &s->sequences[index];
-    q->state = SEQUENCE_WAITING;
-    take_rank(s, index);
-    heap_add(&s->waiting, entry_of(s, index));
-    s->waiting_tokens += q->request.prompt_tokens;
+    s->sequences[index].state = SEQUENCE_WAITING;
+    line_join(s, index);
+    s->waiting_tokens += s->records[index].request.prompt_tokens;
 }
 
 static void stop_waiting(scheduler *s, uint32_t index) {
-    heap_remove(&s->waiting, index);
-    check(s->waiting_tokens >= s->sequences[index].request.prompt_tokens);
-    s->waiting_tokens -= s->sequences[index].request.prompt_tokens;
+    line_stop_waiting(s, index);
+    check(s->waiting_tokens >= s->records[index].request.prompt_tokens);
+    s->waiting_tokens -= s->records[index].request.prompt_tokens;
 }
 
 void life_begin(scheduler *s, const scheduler_request *r) {
     check(s->free_sequence_count > 0);
-    uint32_t index = s->free_sequences[--s->free_sequence_count];
-    /* the last token drawn is never computed: no place for it */
-    uint32_t pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1);
+    const uint32_t index = s->free_sequences[--s->free_sequence_count];
     check(s->sequences[index].state == SEQUENCE_FREE);
-    sequence *q = &s->sequences[index];
-    *q = (sequence){
-        .request = *r, .arrival = ++s->arrivals, .known = r->prompt_tokens, .slot = NO_SLOT, .pages_ever = pages_ever};
-    q->arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us;
+    s->sequences[index] = (sequence){.id = r->id,
+                                     .salt = r->cache_salt,
+                                     .tokens = r->tokens,
+                                     .known = r->prompt_tokens,
+                                     .limit = r->prompt_tokens + r->output_tokens_max,
+                                     .slot = NO_SLOT,
+                                     .tbt_us = r->slo.tbt_us > UINT32_MAX ? 0 : (uint32_t)r->slo.tbt_us};
+    sequence_record *q = &s->records[index];
+    /* the last token drawn is never computed: no place for it */
+    *q = (sequence_record){.request = *r,
+                           .arrival = ++s->arrivals,
+                           .arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us,
+                           .pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1)};
     q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
+    retain_arrived(s, index);
+    s->sequences[index].tenant =
+        (uint16_t)fair_enter(&s->tenants, r->tenant.id, r->tenant.weight, q->arrival, s->now_us);
     id_map_add(&s->ids, r->id, index);
     start_waiting(s, index);
     s->totals.accepted++;
@@ -144,38 +117,41 @@ void life_begin(scheduler *s, const scheduler_request *r) {
 /* ---- running ---- */
 
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
-    sequence *q = &s->sequences[index];
+    sequence        *q = &s->sequences[index];
+    sequence_record *r = &s->records[index];
     check(s->candidate == index && cached_tokens < q->known);
     stop_waiting(s, index);
     s->candidate = NO_SEQUENCE;
     s->stairs[q->slot] = (staircase){.done = cached_tokens, .cached = cached_tokens};
     q->state = SEQUENCE_PREFILLING;
     q->returning = false;
-    q->cached = cached_tokens;
-    if (q->lost > cached_tokens) {
-        q->recomputed += q->lost - cached_tokens;
-        s->totals.recomputed_tokens += q->lost - cached_tokens;
+    r->cached = cached_tokens;
+    if (r->lost > cached_tokens) {
+        r->recomputed += r->lost - cached_tokens;
+        s->totals.recomputed_tokens += r->lost - cached_tokens;
     }
-    q->lost = 0;
-    if (q->preemptions == 0) {
-        s->totals.prompt_tokens += q->request.prompt_tokens;
+    r->lost = 0;
+    if (r->preemptions == 0) {
+        s->totals.prompt_tokens += r->request.prompt_tokens;
         s->totals.prompt_cached_tokens += cached_tokens;
     }
     s->totals.cache_queried_tokens += q->known;
     s->totals.cache_hit_tokens += cached_tokens;
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    s->promised += q->pages_ever - held;
-    list_add(s, &s->prefilling, index);
+    s->promised += r->pages_ever - held;
+    running_list_add(s, &s->prefilling, index);
+    retain_admitted(s, index);
+    outlook_add(s, index);
 }
 
 void life_decode(scheduler *s, uint32_t index) {
     sequence *q = &s->sequences[index];
     check(q->state == SEQUENCE_PREFILLING && s->stairs[q->slot].open_count == 0);
-    list_remove(s, &s->prefilling, index);
-    drop_rank(s, index);
+    running_list_remove(s, &s->prefilling, index);
+    line_leave(s, index);
     q->state = SEQUENCE_DECODING;
-    list_add(s, &s->decoding, index);
+    running_list_add(s, &s->decoding, index);
 }
 
 static void stop_running(scheduler *s, uint32_t index) {
@@ -183,43 +159,49 @@ static void stop_running(scheduler *s, uint32_t index) {
     check(is_running(q) && !q->in_flight);
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
-    check(s->promised >= q->pages_ever - held);
-    s->promised -= q->pages_ever - held;
-    list_remove(s, list_of(s, q), index);
-    drop_rank(s, index);
+    check(s->promised >= s->records[index].pages_ever - held);
+    s->promised -= s->records[index].pages_ever - held;
+    running_list_remove(s, list_of(s, q), index);
+    outlook_remove(s, index);
+    if (q->state == SEQUENCE_PREFILLING) line_leave(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
     give_slot_back(s, q);
 }
 
 void life_send_back(scheduler *s, uint32_t index) {
-    sequence *q = &s->sequences[index];
-    q->lost = s->stairs[q->slot].done;
-    q->preemptions++;
+    sequence        *q = &s->sequences[index];
+    sequence_record *r = &s->records[index];
+    r->lost = s->stairs[q->slot].done;
+    r->preemptions++;
     q->returning = true;
     s->totals.preempted++;
-    s->last_victim = q->arrival;
+    s->last_victim = r->arrival;
     stop_running(s, index);
     start_waiting(s, index);
 }
 
 /* An answer that its limit or its client cut off would have been longer. */
-static void learn_length(scheduler *s, const sequence *q, bool finished) {
-    const uint32_t said = q->known - q->request.prompt_tokens;
-    length_model_learn(&s->lengths, q->request.tenant.id, said, finished && said < q->request.output_tokens_max);
+static void learn_length(scheduler *s, uint32_t index, bool finished) {
+    const scheduler_request *r = &s->records[index].request;
+    const uint32_t           said = s->sequences[index].known - r->prompt_tokens;
+    length_model_learn(&s->lengths, r->tenant.id, said, finished && said < r->output_tokens_max);
 }
 
 void life_end(scheduler *s, uint32_t index, bool finished) {
     sequence *q = &s->sequences[index];
-    learn_length(s, q, finished);
-    if (q->job != NO_JOB) jobs_leave(&s->jobs, q->job, s->now_us, finished);
+    const uint32_t of = s->records[index].job;
+    learn_length(s, index, finished);
+    if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);
+    if (finished) retain_turn(s, index);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
         stop_waiting(s, index);
-        drop_rank(s, index);
+        line_leave(s, index);
     } else {
         stop_running(s, index);
     }
-    id_map_remove(&s->ids, q->request.id);
+    fair_leave(&s->tenants, q->tenant, s->now_us);
+    id_map_remove(&s->ids, q->id);
     q->state = SEQUENCE_FREE;
     s->free_sequences[s->free_sequence_count++] = index;
 }

@@ -9,13 +9,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "scheduler/length_model.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/step_model.h"
 
 enum { RANKED_MAX = 32 };     /* a plan */
+enum { ELDER_EVERY = 8 };     /* may pass somebody older for each that goes first by age; line.c */
 #define RANK_HOLDS UINT64_MAX /* until something happens to the request */
 
 typedef struct {
-    uint32_t class;    /* lower goes first; */
+    uint32_t class;    /* lower goes first */
     uint64_t key;      /* within a class lower goes first; then the earlier arrival */
     uint64_t until_us; /* ask again then; RANK_HOLDS: no time changes it */
 } order_rank;
@@ -25,14 +28,23 @@ typedef struct {
     uint64_t                 arrival;     /* its number, from 1 */
     uint64_t                 arrived_us;  /* SLOs count from it */
     uint64_t                 job_arrival; /* the number of its job's first request; its own where it has no job */
+    bool                     job_pinned;  /* what its job's last turn left is kept for it */
     uint32_t                 known_tokens;
     uint32_t                 done_tokens;        /* of those, crossed all operators; 0 while waiting */
     bool                     running, returning; /* returning: it ran, and its memory was taken back */
     uint64_t                 service_us;         /* device time it has had */
+    const step_model        *steps;
+    const length_model      *lengths;
 } order_view;
 
 typedef struct {
     order_rank (*rank)(const scheduler_config *c, const order_view *q, uint64_t now_us);
+    bool bounded; /* passes nobody for ever by itself; else line.c lets one in nine go first by age */
 } order_api;
 
-extern const order_api order_fcfs;
+/* What is predicted, in device time if nobody else ran; 0: unknown yet. */
+uint64_t order_prefill_us(const scheduler_config *c, const order_view *q);        /* the rest of its prompt */
+uint64_t order_decode_us(const order_view *q, double quantile);                   /* the rest of its answer */
+
+extern const order_api order_fcfs, order_priority, order_job;             /* order.c: by who came when */
+extern const order_api order_deadline, order_srpt, order_goodput;         /* order_time.c: by what is predicted */

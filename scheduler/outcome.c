@@ -10,11 +10,11 @@ static void end_as(scheduler *s, uint32_t index, uint64_t *counter) {
 static void draw(scheduler *s, uint32_t index, const slice_outcome *o) {
     sequence *q = &s->sequences[index];
     check(s->stairs[q->slot].done == q->known);
-    check(q->request.tokens[q->known] == o->token); /* appended before it is reported */
+    check(q->tokens[q->known] == o->token); /* appended before it is reported */
     q->known++;
     q->token_us = s->now_us;
     s->totals.generated_tokens++;
-    check(o->finished || q->known < q->request.prompt_tokens + q->request.output_tokens_max);
+    check(o->finished || q->known < q->limit);
     if (o->finished) end_as(s, index, &s->totals.finished);
     else if (q->state == SEQUENCE_PREFILLING) life_decode(s, index);
 }
@@ -64,13 +64,18 @@ static void learn(scheduler *s, uint32_t op) {
     s->totals.passes_us += s->now_us - p->planned_us;
 }
 
-/* The device worked for all rows at once; each sequence is charged its rows. */
+/* The device worked for all rows at once; each sequence, and its tenant, is charged its rows. */
 static void charge(scheduler *s) {
     const pass  *p = &s->pass;
     const double us_per_row = (double)(s->now_us - p->planned_us) / (p->decode_rows + p->prefill_rows);
-    for (uint32_t i = 0; i < p->slice_count; i++)
-        s->sequences[p->owners[i].sequence].service_us +=
-            (uint64_t)(us_per_row * (p->slices[i].token_end - p->slices[i].token_begin));
+    for (uint32_t i = 0; i < p->slice_count; i++) {
+        sequence    *q = &s->sequences[p->owners[i].sequence];
+        const double us = us_per_row * (p->slices[i].token_end - p->slices[i].token_begin);
+        q->service_us += (uint64_t)us;
+        fair_charge(&s->tenants, q->tenant, us);
+    }
+    fair_settle(&s->tenants);
+    if (s->tenants.turns) life_sort_prefilling(s);
 }
 
 static void report(scheduler *s, uint64_t now_us, uint32_t op, const slice_outcome *outcomes) {
@@ -96,6 +101,11 @@ void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *out
 
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op) {
     check(s->pass.stoppable && op > 0 && op < s->config.model.op_count);
+    uint64_t *const counters[STOP_REASONS] = {[STOP_CANCELLED] = &s->totals.stops_cancelled,
+                                              [STOP_OUTRANKED] = &s->totals.stops_outranked,
+                                              [STOP_TOKEN_DUE] = &s->totals.stops_token_due};
+    const stop_reason reason = stop_reason_now(s, now_us);
     s->totals.passes_stopped++;
+    if (reason != STOP_NONE) (*counters[reason])++; /* else the caller's own */
     report(s, now_us, op, NULL);
 }

@@ -1,12 +1,15 @@
 /* scheduler/plan.c: one function composes the five axes into the next pass.
  *
- *     every decode gets its row            reclaim names who gives memory back where there is none to grow
+ *     every decode gets its row            reclaim names who gives memory back where there is none to grow; preemption may
+ *                                          let all of them wait for prompts, and be stopped in time for them
  *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
  *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
  *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
  *
  * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
  * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
+#include <string.h>
+
 #include "base/error.h"
 #include "scheduler/state.h"
 
@@ -27,7 +30,7 @@ static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
 static void view_running(const scheduler *s, const running_list *l, running_view *out) {
     for (uint32_t i = 0; i < l->count; i++) {
         const sequence *q = &s->sequences[l->sequences[i]];
-        out[i] = (running_view){.arrival = q->arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
+        out[i] = (running_view){.arrival = s->records[l->sequences[i]].arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
         kvcache_pages(s->kv, q->slot, &out[i].pages);
     }
 }
@@ -53,7 +56,7 @@ static void grow_decodes(scheduler *s) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
         if (grow(s, q, q->known)) {
             i++;
-        } else if (!take_from_queue(s)) {
+        } else if (!take_from_queue(s) && !retain_give_way(s)) {
             send_somebody_back(s);
             i = 0;
         }
@@ -67,15 +70,14 @@ static slice *add_slice(scheduler *s, uint32_t index, uint32_t segment_index) {
     check(!q->cancelled && p->slice_count < s->config.batch_tokens_max);
     p->owners[p->slice_count++] = (slice_owner){index, segment_index};
     q->in_flight = true;
-    x->id = q->request.id;
+    x->id = q->id;
     x->slot = q->slot;
     return x;
 }
 
 /* When its client wants the next token. */
 static uint64_t token_due_us(const sequence *q) {
-    const uint64_t tbt_us = q->request.slo.tbt_us;
-    return tbt_us == 0 || q->token_us > NO_DUE - tbt_us ? NO_DUE : q->token_us + tbt_us;
+    return q->tbt_us == 0 || q->token_us > NO_DUE - q->tbt_us ? NO_DUE : q->token_us + q->tbt_us;
 }
 
 static void add_decodes(scheduler *s) {
@@ -93,6 +95,49 @@ static void add_decodes(scheduler *s) {
         if (due_us < s->pass.due_us) s->pass.due_us = due_us;
     }
     s->pass.decode_rows = s->decoding.count;
+}
+
+/* May all decodes wait for a pass of prefill alone? Then the pass is told when to stop for them. */
+static bool decodes_wait(scheduler *s) {
+    const preemption_api *policy = s->policies.preemption;
+    step_load             load = {0};
+    uint64_t              due_us = NO_DUE;
+    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting_count == 0 ||
+        s->frames.free_count == 0)
+        return false;
+    for (uint32_t i = 0; i < s->decoding.count; i++) {
+        const sequence *q = &s->sequences[s->decoding.sequences[i]];
+        const uint64_t  own_us = token_due_us(q);
+        if (own_us == NO_DUE) return false;
+        if (own_us < due_us) due_us = own_us;
+        step_load_add_decode(&load, &s->config.model, q->known - 1);
+    }
+    const wait_view v = {.left_us = due_us > s->now_us ? due_us - s->now_us : 0,
+                         .decode_us = step_model_predict_us(&s->steps, &load)};
+    if (!policy->waits(&s->config, &v)) return false;
+    s->pass.stop_us = due_us - v.decode_us - v.decode_us / 4; /* a quarter for what the prediction may be wrong by */
+    return true;
+}
+
+/* A stop waits for the operator that runs: two of the mean length, for they are not equal. */
+static void leave_time_to_stop(scheduler *s) {
+    pass          *p = &s->pass;
+    const uint64_t margin_us = 2 * step_model_predict_us(&s->steps, &p->load) / (p->load.op_end - p->load.op_begin);
+    const uint64_t left_us = p->stop_us - s->now_us;
+    p->stop_us -= margin_us < left_us ? margin_us : left_us;
+}
+
+/* They cannot wait after all: their rows go before those of the prompts. */
+static void let_decodes_join(scheduler *s) {
+    pass          *p = &s->pass;
+    const uint32_t prompts = p->slice_count, decodes = s->decoding.count;
+    memmove(p->slices + decodes, p->slices, prompts * sizeof *p->slices);
+    memmove(p->owners + decodes, p->owners, prompts * sizeof *p->owners);
+    p->slice_count = 0;
+    add_decodes(s);
+    p->slice_count += prompts;
+    p->beside = p->stoppable = false;
+    p->stop_us = NO_DUE;
 }
 
 /* ---- frames ---- */
@@ -141,7 +186,9 @@ static bool make_stoppable(scheduler *s) {
 /* ---- prefill ---- */
 
 static uint32_t rows_left(const scheduler *s) {
-    return s->config.batch_tokens_max - s->pass.decode_rows - s->pass.prefill_rows;
+    uint32_t rows = s->config.batch_tokens_max - s->decoding.count; /* decodes that wait keep their rows */
+    if (s->pass.beside && rows > s->config.frame_tokens) rows = s->config.frame_tokens;
+    return rows - s->pass.prefill_rows;
 }
 
 /* Asks the slicing policy; false: the pass takes no more. */
@@ -237,20 +284,28 @@ static bool add_prefill(scheduler *s, uint32_t index) {
 
 static bool admit(scheduler *s, uint32_t index) {
     candidate_set(s, index);
-    sequence   *q = &s->sequences[index];
-    kv_content  content = content_of(q);
-    prefill_cut cut;
+    const sequence        *q = &s->sequences[index];
+    const sequence_record *r = &s->records[index];
+    kv_content             content = content_of(q);
+    prefill_cut            cut;
     /* the newest token must be computed: its logits draw the next one */
-    uint32_t cached = q->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
+    uint32_t cached = r->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
     if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
     uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
-    if (tokens == q->request.prompt_tokens + q->request.output_tokens_max) tokens--;
+    if (tokens == q->limit) tokens--;
     admission_view v = {.needs_now = pages_for(s, tokens) - held,
-                        .needs_ever = q->pages_ever - held,
+                        .needs_ever = r->pages_ever - held,
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
-    if (v.needs_now > v.available || !s->policies.admission->admits(&v)) return false;
+    if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
+    while (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
+        if (running_count(s) > 0 || !retain_give_way(s)) { /* where nobody runs, pins would block for nothing */
+            s->refused = s->records[index].arrival;
+            return false;
+        }
+        v.available = kvcache_available(s->kv);
+    }
     life_admit(s, index, cached);
     check(grow(s, q, tokens));
     return true;
@@ -258,46 +313,108 @@ static bool admit(scheduler *s, uint32_t index) {
 
 /* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
 static uint32_t newcomer(const scheduler *s, uint32_t next) {
-    const heap_entry *first = heap_first(&s->waiting);
-    if (!first || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
-    if (next < s->prefilling.count && !runs_before(s, first->item, s->prefilling.sequences[next])) return NO_SEQUENCE;
-    return first->item;
+    const uint32_t first = first_waiting(s);
+    if (first == NO_SEQUENCE || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
+    if (next < s->prefilling.count && !runs_before(s, first, s->prefilling.sequences[next])) return NO_SEQUENCE;
+    return first;
+}
+
+/* A pass of prefill alone is not for everybody at once where it is to be short. */
+static bool may_join(const scheduler *s, uint32_t index) {
+    const pass *p = &s->pass;
+    if (!s->policies.preemption->joins || p->decode_rows > 0 || p->prefill_rows == 0) return true;
+    const sequence *q = &s->sequences[index];
+    return s->policies.preemption->joins(&s->config, p->prefill_rows,
+                                         q->known - (is_running(q) ? s->stairs[q->slot].done : 0));
+}
+
+static length_class class_of(const scheduler *s, uint32_t index) {
+    const uint32_t most = s->config.slicing.short_tokens;
+    if (most == 0) return LENGTH_ANY;
+    return s->sequences[index].known - s->records[index].cached <= most ? LENGTH_SHORT : LENGTH_LONG;
+}
+
+/* The pass is full: is anybody of the other class behind? Only the first of the queue is looked at. */
+static void note_owed(scheduler *s, uint32_t next, length_class wanted) {
+    const uint32_t waiting = first_waiting(s);
+    if (wanted == LENGTH_ANY || s->pass.owed != LENGTH_ANY) return;
+    const length_class other = wanted == LENGTH_SHORT ? LENGTH_LONG : LENGTH_SHORT;
+    bool               behind = waiting != NO_SEQUENCE && class_of(s, waiting) == other;
+    for (uint32_t i = next; i < s->prefilling.count && !behind; i++) behind = class_of(s, s->prefilling.sequences[i]) == other;
+    if (behind) s->pass.owed = (uint8_t)other;
 }
 
 /* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
- * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. */
-static void add_prefills(scheduler *s) {
+ * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. Of two classes of
+ * length only `wanted` gets rows, or that of the first; the other is let in, waits for the next pass, and is owed that. */
+static void add_prefills_of(scheduler *s, length_class wanted) {
     bool open = true;
     for (uint32_t i = 0;; i++) {
         uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
+        if (index != NO_SEQUENCE && !may_join(s, index)) return;
         if (index != NO_SEQUENCE && !admit(s, index)) {
             open = false;
             index = NO_SEQUENCE;
         }
         if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
-        if (index == NO_SEQUENCE || !add_prefill(s, index)) return;
+        if (index == NO_SEQUENCE) return;
+        const length_class own = class_of(s, index);
+        if (wanted == LENGTH_ANY) wanted = own;
+        if (own != wanted) s->pass.owed = (uint8_t)own;
+        else if (!may_join(s, index) || !add_prefill(s, index)) return note_owed(s, i + 1, wanted);
     }
+}
+
+/* Length-aware batching (LAPS): short prompts are bound by reading weights and long ones by computing, so a pass has one
+ * kind. Short ones wait for nobody but the pass that runs: where answers run they ride with the next of their passes. The
+ * classes take turns where both have somebody, so neither waits for more than every other pass. */
+static void add_prefills(scheduler *s) {
+    const length_class owed = (length_class)s->pass.owed;
+    s->pass.owed = LENGTH_ANY;
+    add_prefills_of(s, owed);
+    if (s->pass.prefill_rows == 0 && s->pass.owed != LENGTH_ANY) { /* nobody of that class is left */
+        const length_class other = (length_class)s->pass.owed;
+        s->pass.owed = LENGTH_ANY;
+        add_prefills_of(s, other);
+    }
+}
+
+/* Whether the prompt that is first in line is short: it rides with decodes, who so need not wait for it. */
+static bool first_is_short(const scheduler *s) {
+    if (s->config.slicing.short_tokens == 0) return false;
+    const uint32_t waiting = first_waiting(s);
+    if (s->prefilling.count == 0) return waiting != NO_SEQUENCE && class_of(s, waiting) == LENGTH_SHORT;
+    const uint32_t runs = s->prefilling.sequences[0];
+    const bool     comes = waiting != NO_SEQUENCE && runs_before(s, waiting, runs);
+    return class_of(s, comes ? waiting : runs) == LENGTH_SHORT;
 }
 
 /* ---- the pass ---- */
 
 bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
-    pass *p = &s->pass;
+    pass      *p = &s->pass;
+    const bool decodes_waited = p->beside;
     check(!p->in_flight && now_us >= s->now_us);
     s->now_us = now_us;
+    retain_tick(s);
     p->slice_count = p->decode_rows = p->prefill_rows = p->cancelled = 0;
     p->crowded = false;
-    p->planned_us = now_us, p->due_us = NO_DUE;
+    p->planned_us = now_us, p->due_us = p->stop_us = NO_DUE;
+    s->refused = 0;
     p->load = (step_load){0};
     p->free_rows = (frame_place){NO_FRAME, 0};
 
-    life_rank_due(s);
+    line_rank_due(s);
     grow_decodes(s);
-    add_decodes(s);
-    add_prefills(s);
+    p->beside = !first_is_short(s) && decodes_wait(s);
+    if (!p->beside) add_decodes(s);
+    if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
     p->stoppable = make_stoppable(s);
+    if (p->beside && (!p->stoppable || p->slice_count == 0)) let_decodes_join(s);
+    if (p->beside) leave_time_to_stop(s);
+    s->totals.passes_beside += p->beside;
 
-    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting.count == 0)); /* somebody can always go on */
+    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting_count == 0)); /* somebody can always go on */
     check(p->decode_rows + p->prefill_rows <= s->config.batch_tokens_max);
     p->in_flight = p->slice_count > 0;
     *out = (plan){.slice_count = p->slice_count,

@@ -6,14 +6,29 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "scheduler/config.h"
+
 /* ---- preemption ---- */
-typedef struct {
-    bool cancelled; /* somebody in the pass is gone */
-    bool outranked; /* the first in the queue goes before everybody in the pass, and a slot is free */
-} stop_view;
+typedef enum { STOP_NONE, STOP_CANCELLED, STOP_OUTRANKED, STOP_TOKEN_DUE, STOP_REASONS } stop_reason;
 
 typedef struct {
-    bool (*stops)(const stop_view *v);
+    bool cancelled; /* somebody in the pass is gone */
+    bool outranked; /* the first in the queue goes before everybody in the pass, and nothing is known to keep it out */
+    bool token_due; /* decodes wait for this pass, and one would miss its token's deadline if it went on */
+} stop_view;
+
+/* Decodes, and prompts that could run without them. */
+typedef struct {
+    uint64_t left_us;   /* until the tightest of the decodes wants its token; NO_DUE: one of them does not say */
+    uint64_t decode_us; /* what a pass of the decodes alone is predicted to take; 0: unknown */
+} wait_view;
+
+typedef struct {
+    stop_reason (*stops)(const stop_view *v);
+    /* May the decodes wait for a pass of prefill alone, which is stopped in time for them? NULL: never. */
+    bool (*waits)(const scheduler_config *c, const wait_view *v);
+    /* May a prompt of `tokens` join `rows` > 0 of others in a pass of prefill alone? NULL: always. */
+    bool (*joins)(const scheduler_config *c, uint32_t rows, uint32_t tokens);
 } preemption_api;
 
 /* ---- reclaim: names one of several ---- */
@@ -27,5 +42,5 @@ typedef struct {
     uint32_t (*victim)(const running_view *running, uint32_t count, uint64_t last_victim);
 } reclaim_api;
 
-extern const preemption_api preemption_none;
+extern const preemption_api preemption_none, preemption_operator;
 extern const reclaim_api    reclaim_recompute;

@@ -9,7 +9,7 @@
 
 /* ---- construction ---- */
 
-enum { JOBS_MAX = 4096, LENGTH_CLASSES = 64 };
+enum { JOBS_MAX = 4096, LENGTH_CLASSES = 64, TENANTS_MAX = 256 };
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -23,9 +23,10 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->policies = policies_of(c);
     s->sequence_count = s->free_sequence_count = all;
     s->sequences = carve(m, all, sizeof *s->sequences);
+    s->records = carve(m, all, sizeof *s->records);
     s->free_sequences = carve(m, all, sizeof *s->free_sequences);
     id_map_init(&s->ids, all, c->seed, m);
-    heap_init(&s->waiting, all, m);
+    forest_init(&s->waiting, all, m);
     heap_init(&s->due, all, m);
     s->prefilling.sequences = carve(m, running, sizeof(uint32_t));
     s->decoding.sequences = carve(m, running, sizeof(uint32_t));
@@ -34,7 +35,12 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->stairs = carve(m, running, sizeof *s->stairs);
     s->views = carve(m, running, sizeof *s->views);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
+    retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
+    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->seed, m);
+    s->lines = carve(m, line_count(s), sizeof *s->lines);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
+    forecast_init(&s->forecast, running + 1, c->page_tokens, m);
+    s->expected = carve(m, running, sizeof *s->expected);
     step_model_init(&s->steps, &s->config.model);
     frame_pool_init(&s->frames, c->frame_count, c->frame_tokens, m);
     s->pass.slices = carve(m, c->batch_tokens_max, sizeof *s->pass.slices);
@@ -72,8 +78,11 @@ int scheduler_new(scheduler **out, const scheduler_config *c, error *err) {
     lay_out(s, c, &m);
     s->memory = memory;
     s->candidate = NO_SEQUENCE;
+    retain_start(&s->retain);
     for (uint32_t i = 0; i < s->sequence_count; i++) s->free_sequences[i] = s->sequence_count - 1 - i;
     for (uint32_t i = 0; i < c->running_max; i++) s->free_slots[i] = c->running_max - 1 - i;
+    for (uint32_t i = 0; i < line_count(s); i++)
+        s->lines[i] = (line){.first = NO_ITEM, .oldest = NO_SEQUENCE, .newest = NO_SEQUENCE, .elder = NO_SEQUENCE};
     *out = s;
     return OK;
 }
@@ -111,8 +120,8 @@ int scheduler_submit(scheduler *s, uint64_t now_us, const scheduler_request *r, 
     if (status == OK && id_map_find(&s->ids, r->id) != NO_SEQUENCE)
         status = error_set(err, ERR_INVALID, "a request with id %llu is live already", (unsigned long long)r->id);
     /* those that lost their memory count as waiting, and may push the queue over its bound; nobody new may */
-    if (status == OK && s->waiting.count >= s->config.waiting_max)
-        status = error_set(err, ERR_FULL, "%u requests wait already; come back later", s->waiting.count);
+    if (status == OK && s->waiting_count >= s->config.waiting_max)
+        status = error_set(err, ERR_FULL, "%u requests wait already; come back later", s->waiting_count);
     if (status == OK && s->config.waiting_tokens_max > 0 &&
         s->waiting_tokens + r->prompt_tokens > s->config.waiting_tokens_max)
         status = error_set(err, ERR_FULL, "prompts of %llu tokens wait already; come back later",
@@ -139,6 +148,7 @@ bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id) {
 
 void scheduler_drop_cache(scheduler *s) {
     candidate_clear(s);
+    retain_drop_all(s);
     kvcache_drop(s->kv);
 }
 
@@ -159,14 +169,15 @@ uint32_t scheduler_cached_tokens(const scheduler *s, uint32_t slot) {
 bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress *out) {
     uint32_t index = id_map_find(&s->ids, id);
     if (index == NO_SEQUENCE) return false;
-    const sequence *q = &s->sequences[index];
+    const sequence        *q = &s->sequences[index];
+    const sequence_record *r = &s->records[index];
     *out = (scheduler_progress){.running = is_running(q),
                                 .slot = is_running(q) ? q->slot : 0,
                                 .known_tokens = q->known,
                                 .done_tokens = is_running(q) ? s->stairs[q->slot].done : 0,
-                                .cached_tokens = q->cached,
-                                .preemptions = q->preemptions,
-                                .recomputed_tokens = q->recomputed};
+                                .cached_tokens = r->cached,
+                                .preemptions = r->preemptions,
+                                .recomputed_tokens = r->recomputed};
     return true;
 }
 
@@ -174,7 +185,12 @@ bool scheduler_read_job(const scheduler *s, uint64_t id, scheduler_job_view *out
     const uint32_t index = jobs_find(&s->jobs, id);
     if (index == NO_JOB) return false;
     const job *j = &s->jobs.all[index];
-    *out = (scheduler_job_view){.arrived_us = j->arrived_us, .live = j->live, .turns = j->turns};
+    const pin *p = &s->retain.pins[index];
+    *out = (scheduler_job_view){.arrived_us = j->arrived_us,
+                                .live = j->live,
+                                .turns = j->turns,
+                                .pinned_tokens = retain_holds(s, index) ? p->pages * s->config.page_tokens : 0,
+                                .pinned_until_us = retain_holds(s, index) ? p->until_us : 0};
     return true;
 }
 
@@ -182,12 +198,16 @@ void scheduler_read_stats(const scheduler *s, scheduler_stats *out) {
     kvcache_counts pages = kvcache_count(s->kv);
     *out = s->totals;
     out->running = running_count(s);
-    out->waiting = s->waiting.count;
+    out->waiting = s->waiting_count;
     out->waiting_tokens = s->waiting_tokens;
     out->pages_total = pages.total, out->pages_free = pages.free;
     out->pages_cached = pages.kept, out->pages_held = pages.held;
     out->pages_evicted = pages.evicted;
     out->step_error_share = s->steps.error_share;
     out->jobs = s->jobs.ids.count;
+    out->pins = s->retain.ends.count;
+    out->pages_pinned = kvcache_pinned_pages(s->kv);
+    out->tenants = s->tenants.live.count;
+    out->jain = fair_jain(&s->tenants, s->now_us);
     out->frames_used = s->frames.frame_count - s->frames.free_count;
 }

@@ -32,4 +32,4 @@ typedef struct {
     bool (*next)(const scheduler_config *c, const pass_budget *b, const prefill_piece *p, prefill_cut *out);
 } slicing_api;
 
-extern const slicing_api slicing_chunked, slicing_whole, slicing_layered;
+extern const slicing_api slicing_chunked, slicing_whole, slicing_layered, slicing_auto;

@@ -3,12 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void begin_text(choice *c, bool continues) {
+    if (!c->rules->tokenizer) return;
+    detokenizer_init(&c->detokenizer, c->rules->tokenizer, c->rules->keep_special);
+    if (continues) detokenizer_continue(&c->detokenizer);
+}
+
 void choice_init(choice *c, const choice_rules *rules, bool continues) {
     *c = (choice){.rules = rules};
     buf_init(&c->text, CHOICE_TEXT_MAX);
-    if (!rules->tokenizer) return;
-    detokenizer_init(&c->detokenizer, rules->tokenizer, rules->keep_special);
-    if (continues) detokenizer_continue(&c->detokenizer);
+    begin_text(c, continues);
 }
 
 void choice_free(choice *c) {
@@ -64,12 +68,49 @@ static void cut(choice *c, size_t at) {
 /* The text from `from` on is new. True where it completes a stop string. */
 static bool look_for_stop(choice *c, size_t from) {
     size_t length, end;
+    if (c->thinking) return release(c, 0), false;
     if (c->rules->stops.count == 0 || c->token_count <= c->rules->tokens_min) return release(c, 0), false;
     if (c->text.size == from) return release(c, stop_held(&c->rules->stops, &c->stops)), false;
     end = stop_feed(&c->rules->stops, &c->stops, c->text.data + from, c->text.size - from, &length);
     if (end == STOP_NONE) return release(c, stop_held(&c->rules->stops, &c->stops)), false;
     cut(c, from + end - (c->rules->include_stop ? 0 : length));
     return true;
+}
+
+/* ---- what is thought ---- */
+
+void choice_begin_thinking(choice *c) {
+    c->thinking = c->skips_empty_lines = true;
+    c->content_begin = UINT64_MAX;
+    begin_text(c, false);
+}
+
+static void end_thinking(choice *c) {
+    if (c->rules->tokenizer) detokenizer_finish(&c->detokenizer, &c->text);
+    release(c, 0);
+    c->thinking = false;
+    c->content_begin = c->text_base + c->text.size;
+    c->skips_empty_lines = true;
+    begin_text(c, false);
+}
+
+/* Whether the token only says that thinking begins, which it does before anything else, or ends. */
+static bool is_mark(choice *c, uint32_t token) {
+    const choice_rules *r = c->rules;
+    if (r->think_end == 0) return false;
+    if (c->thinking && token == r->think_end) return end_thinking(c), true;
+    if (token == r->think_begin && !c->thinking && c->content_begin == 0 && c->text_base + c->text.size == 0)
+        return choice_begin_thinking(c), true;
+    return false;
+}
+
+static void skip_empty_lines(choice *c, size_t from) {
+    size_t empty = from;
+    if (!c->skips_empty_lines || c->text.size == from) return;
+    while (empty < c->text.size && c->text.data[empty] == '\n') empty++;
+    c->skips_empty_lines = empty == c->text.size;
+    memmove(c->text.data + from, c->text.data + empty, c->text.size - empty);
+    c->text.size -= empty - from;
 }
 
 bool choice_take(choice *c, const sampled *s, bool part_of_text) {
@@ -80,11 +121,13 @@ bool choice_take(choice *c, const sampled *s, bool part_of_text) {
         c->ids = grow(c->ids, c->id_count, &c->id_capacity, sizeof *c->ids);
         c->ids[c->id_count++] = s->token;
     }
-    if (!part_of_text) return false;
+    c->reasoning_tokens += c->thinking;
+    if (!part_of_text || is_mark(c, s->token)) return false;
     size_t from = c->text.size;
-    if (c->rules->logprobs) take_logprob(c, s);
+    if (c->rules->logprobs && !c->thinking) take_logprob(c, s);
     if (c->rules->tokenizer) detokenizer_feed(&c->detokenizer, s->token, &c->text);
     else buf_printf(&c->text, " %u", s->token);
+    skip_empty_lines(c, from);
     count_chars(c, from);
     return look_for_stop(c, from);
 }

@@ -19,6 +19,7 @@ int cmd_plan(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_admin(int argc, char **argv);
 
 /* Prints "penstock NAME: sentence" to stderr and returns the exit status that goes with it. */
 int command_failed(const char *name, const error *err);

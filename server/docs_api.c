@@ -10,11 +10,13 @@
 #include "server/openapi.h"
 #include "server/params.h"
 
-extern const char docs_api_text[], docs_api_text_end[];
+extern const char     docs_api_text[];
+extern const uint64_t docs_api_text_bytes;
 __asm__(".section .rodata\n"
-        ".global docs_api_text, docs_api_text_end\n"
+        ".global docs_api_text, docs_api_text_bytes\n"
         "docs_api_text:\n.incbin \"server/docs_api.md\"\n"
-        "docs_api_text_end:\n"
+        "docs_api_text_end:\n.balign 8\n"
+        "docs_api_text_bytes:\n.quad docs_api_text_end - docs_api_text\n"
         ".previous\n");
 
 /* ---- parameters ---- */
@@ -88,9 +90,11 @@ static void write_endpoint_table(buf *out) {
     cJSON *document = openapi_build();
     buf_str(out, "| | path | what it does |\n|---|---|---|\n");
     for (const cJSON *path = json_get(document, "paths")->child; path; path = path->next) {
-        bool         post = json_get(path, "post") != NULL;
-        const cJSON *summary = json_get(json_get(path, post ? "post" : "get"), "summary");
-        buf_printf(out, "| %s | `%s` | %s |\n", post ? "POST" : "GET", path->string, summary->valuestring);
+        static const char *const methods[][2] = {{"post", "POST"}, {"get", "GET"}, {"delete", "DELETE"}};
+        for (int i = 0; i < 3; i++) {
+            const cJSON *summary = json_get(json_get(path, methods[i][0]), "summary");
+            if (summary) buf_printf(out, "| %s | `%s` | %s |\n", methods[i][1], path->string, summary->valuestring);
+        }
     }
     cJSON_Delete(document);
 }
@@ -121,8 +125,9 @@ static void write_line(const char *line, size_t n, buf *out) {
 }
 
 void docs_api(buf *out) {
-    for (const char *line = docs_api_text, *end; line < docs_api_text_end; line = end + 1) {
-        end = memchr(line, '\n', (size_t)(docs_api_text_end - line));
+    const char *const text_end = docs_api_text + docs_api_text_bytes;
+    for (const char *line = docs_api_text, *end; line < text_end; line = end + 1) {
+        end = memchr(line, '\n', (size_t)(text_end - line));
         check(end);
         write_line(line, (size_t)(end - line), out);
     }

@@ -41,6 +41,7 @@ static bool same_name(const metric_row *a, const metric_row *b) {
 static void write_labels(const metric_row *row, buf *out) {
     const metric_row *const end = metric_rows + metric_row_count, *const first = row;
     if (row->info) buf_str(out, "what it says");
+    if (row->place == IN_TENANTS) buf_str(out, "tenant: one each, where there are keys");
     if (row->elements) buf_printf(out, "%s: one each", row->element_label);
     for (; row < end && row->labels && same_name(row, first); row++) {
         const char *equals = strchr(row->labels, '=');
@@ -71,11 +72,14 @@ static void write_overload(buf *out) {
     buf_str(
         out,
         "## Overload\n\n"
-        "What cannot be served in time is refused while that is cheap, before anything is answered 200: beyond `waiting-max`\n"
+        "What cannot be served in time is refused while that is cheap, before anything is answered 200: beyond "
+        "`waiting-max`\n"
         "requests, beyond `waiting-tokens-max` prompt tokens, and beyond `queue-wait-max`, which is a time. The wait of a\n"
-        "newcomer is predicted from the pace of late (`engine/overload.h`): the prompts that go before it, at the rate at which\n"
+        "newcomer is predicted from the pace of late (`engine/overload.h`): the prompts that go before it, at the rate at "
+        "which\n"
         "prompts were computed; and slots or KV pages, at the rate at which answers end. `Retry-After` is that prediction,\n"
-        "from 1 to 119 s (OpenAI's clients give up where they shall wait for 120), and `penstock_predicted_wait_seconds` tells\n"
+        "from 1 to 119 s (OpenAI's clients give up where they shall wait for 120), and `penstock_predicted_wait_seconds` "
+        "tells\n"
         "it. So at three times what it can do the daemon answers as many in time as at capacity. For people who wait, set\n"
         "`queue-wait-max` to what they put up with; the default only refuses what would time out anyway.\n\n");
 }
@@ -95,6 +99,7 @@ void docs_metrics(buf *out) {
         "`engine=\"0\"`\n"
         "and have its buckets; ours have no labels but those below, and buckets from 100 us on. Token histograms under\n"
         "vLLM's names end at the context's length. `vllm:lora_requests_info`, the `spec_decode`, `external_prefix_cache`,\n"
-        "`mm_cache` and `kv_block` series are left out: what they count does not exist here.\n\n");
+        "`mm_cache` and `kv_block` series are left out: what they count does not exist here. [alerts.yml](alerts.yml) holds\n"
+            "rules for Prometheus to begin with.\n\n");
     write_table(out);
 }

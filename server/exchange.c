@@ -67,10 +67,25 @@ static void read_headers(exchange *x, const http_conn *c) {
                           .value = -1};
 }
 
+static void set_end(exchange *x, fault_kind kind) {
+    fault_set(&x->fault, kind, NULL,
+              kind == FAULT_ABORTED ? "The operator of the server ended this request."
+                                    : "The server is shutting down and could not finish this request.");
+}
+
+void exchange_end(exchange *x, fault_kind kind) {
+    if (!x->conn || x->ends_by) return;
+    x->ends_by = kind;
+    if (x->working) return;
+    set_end(x, kind);
+    generation_end(x, kind);
+}
+
 static void go_on(exchange *x) {
     x->prepared_us = clock_us();
     metrics_observe(&x->service->metrics, HIST_PREPARE, (double)(x->prepared_us - x->arrived_us) * 1e-6);
     buf_free(&x->body);
+    if (x->ends_by) set_end(x, x->ends_by);
     if (!x->conn) exchange_release(x);
     else if (x->fault.kind) exchange_refuse(x);
     else x->kind->finish(x);
@@ -100,12 +115,18 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     x->body = http_take_body(c);
     read_headers(x, c);
     c->exchange = x;
+    x->next = sv->exchanges, x->link = &sv->exchanges;
+    if (x->next) x->next->link = &x->next;
+    sv->exchanges = x;
     sv->metrics.count.exchanges++;
     sv->idle_ticks = 0;
     x->work.data = x;
     x->tenant = who;
+    if (who && who->ttft_ms && x->slo.ttft_ms < 0) x->slo.ttft_ms = who->ttft_ms;
+    if (who && who->tbt_ms && x->slo.tbt_ms < 0) x->slo.tbt_ms = who->tbt_ms;
     if (who && tenant_enter(who, x->arrived_us, &x->fault) < 0) return go_on(x);
     x->entered = true;
+    if (kind->admit && !kind->admit(x)) return go_on(x);
     if (x->body.size > sv->config->worker_body_bytes) {
         x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
         if (x->working) {
@@ -175,6 +196,8 @@ void exchange_refuse(exchange *x) {
 
 void exchange_release(exchange *x) {
     x->service->metrics.count.exchanges--;
+    *x->link = x->next;
+    if (x->next) x->next->link = x->link;
     if (x->tenant && x->entered) tenant_leave(x->tenant);
     x->kind->destroy(x);
     buf_free(&x->body);

@@ -32,6 +32,8 @@ typedef enum {
     FAULT_OVERLOADED,
     FAULT_DEADLINE, /* passed before the request began */
     FAULT_DRAINING,
+    FAULT_PAUSED,
+    FAULT_ABORTED,
     FAULT_LOADING,
     FAULT_INTERNAL,
     FAULT_DEVICE,

@@ -120,19 +120,28 @@ static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
     return memcpy(copy, items, count * item_bytes);
 }
 
-/* Whether the queue takes all its choices, asked before anything is answered. Refuses it where not. */
-static bool queue_takes(generation *g) {
-    service *sv = g->base.service;
-    uint64_t tokens = 0;
-    double   wait_s;
-    error    err;
-    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, &wait_s, &err);
+/* Whether the queue takes so many requests. Refuses the exchange where not. */
+static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens, int32_t priority) {
+    service     *sv = x->service;
+    double       wait_s;
+    error        err;
+    queue_answer answer = engine_ask(sv->engine, count, tokens, priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
-    fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
-    g->base.fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
+    fault_set(&x->fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
+    x->fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
     return false;
+}
+
+/* A queue that would not take the smallest and most urgent of requests says so before the body is read: refusing must cost
+ * little when there is much of it. */
+static bool generation_admit(exchange *x) { return queue_takes(x, 1, 1, INT32_MIN); }
+
+/* All its choices, or none, and before anything is answered. */
+static bool queue_takes_all(generation *g) {
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
+    return queue_takes(&g->base, g->choice_count, tokens, g->priority);
 }
 
 static void submit_failed(generation *g, const error *err) {
@@ -187,7 +196,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
             .priority = g->priority,
             .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
             .cache_salt = g->cache_salt,
-            .job.id = g->session,
+            .job = g->job,
             .slo = slo_from_now(g),
             .scores = first && prompt->scored ? &prompt->scores : NULL,
     };
@@ -217,6 +226,7 @@ static void make_choices(generation *g) {
     for (uint32_t i = 0; i < count; i++) {
         g->choices[i].prompt = i / g->choices_per_prompt;
         choice_init(&g->choices[i].text, &g->rules, g->prompts[g->choices[i].prompt].has_text);
+        if (g->prompts[g->choices[i].prompt].thinking) choice_begin_thinking(&g->choices[i].text);
         g->choices[i].index = i;
     }
     g->choice_count = g->open = count;
@@ -250,7 +260,7 @@ static void generation_finish(exchange *x) {
         return exchange_refuse(x);
     }
     make_choices(g);
-    if (!nothing && !queue_takes(g)) {
+    if (!nothing && !queue_takes_all(g)) {
         fail(g);
         return generation_release_if_done(g);
     }
@@ -309,6 +319,12 @@ static void observe_end(service *sv, generation *g, const generation_choice *k, 
     if (n > 1) metrics_observe(m, HIST_TIME_PER_TOKEN, span_s(k->first_us, k->last_us) / (n - 1));
 }
 
+static double unix_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void end_choice(generation *g, generation_choice *k, const engine_event *e) {
     exchange *x = &g->base;
     bool      whole = e->reason == FINISH_STOP || e->reason == FINISH_LENGTH;
@@ -365,6 +381,7 @@ void generation_event(service *sv, const engine_event *e) {
     }
     if (e->finished) {
         end_choice(g, k, e);
+        if (e->pinned_us) k->pinned_tokens = e->pinned_tokens, k->pinned_until_s = unix_s() + (double)e->pinned_us * 1e-6;
         observe_end(sv, g, k, e);
         table_remove(&sv->requests, e->id);
         k->engine_id = 0;
@@ -379,13 +396,60 @@ void generation_event(service *sv, const engine_event *e) {
     generation_release_if_done(g);
 }
 
+/* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
+static bool is_past_hope(const generation *g) {
+    if (!g->base.conn || g->base.fault.kind || !is_too_late(g)) return false;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].first_us) return false;
+    return true;
+}
+
+void generation_expire(service *sv) {
+    for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
+        generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
+        if (!g || !is_past_hope(g)) continue;
+        fault_set(&g->base.fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+                  g->slo.deadline_ms);
+        listener_touch(g->base.conn);
+        fail(g); /* it is released when the engine has let go of it */
+    }
+}
+
 void generation_drained(exchange *x) {
     generation *g = generation_of(x);
     if (x->kind->lost != generation_lost || !g->streaming) return;
     for (uint32_t i = 0; i < g->choice_count; i++) reply_stream_choice(g, &g->choices[i]);
 }
 
-const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,   generation_prepare,
-                                     generation_finish,  generation_lost, generation_destroy};
-const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare,
-                                           generation_finish,  generation_lost,     generation_destroy};
+/* ---- the operator's view ---- */
+void generation_end(exchange *x, fault_kind kind) {
+    (void)kind;
+    if (x->kind->lost != generation_lost) return;
+    listener_touch(x->conn);
+    fail(generation_of(x));
+    generation_release_if_done(generation_of(x));
+}
+
+void generation_describe(const exchange *x, buf *json) {
+    const generation *g = (const generation *)x;
+    if (x->kind->lost != generation_lost || !g->choices) return;
+    uint64_t prompt = 0, output = 0;
+    bool     begun = false;
+    for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        output += g->choices[i].text.token_count, begun |= g->choices[i].first_us != 0;
+    buf_printf(json,
+               ",\"state\":\"%s\",\"stream\":%s,\"choices\":%u,\"priority\":%d,\"prompt_tokens\":%" PRIu64
+               ",\"output_tokens\":%" PRIu64,
+               !g->open ? "writing"
+               : begun  ? "decoding"
+                        : "waiting",
+               g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
+    if (g->slo.ttft_ms >= 0) buf_printf(json, ",\"ttft_target_ms\":%.6g", g->slo.ttft_ms);
+    if (g->slo.tbt_ms >= 0) buf_printf(json, ",\"tbt_target_ms\":%.6g", g->slo.tbt_ms);
+}
+
+const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,      generation_prepare, generation_finish,
+                                     generation_lost,    generation_destroy, generation_admit};
+const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare, generation_finish,
+                                           generation_lost,    generation_destroy,  generation_admit};

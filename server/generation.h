@@ -16,6 +16,7 @@ typedef struct {
     char         *text; /* owned; for echo */
     uint32_t      text_chars;
     bool          has_text;  /* of a completion: there is a text that the answer goes on from */
+    bool          thinking;  /* it ends in the middle of a thought */
     bool          scored;    /* how likely its tokens are was asked for; ... */
     bool          scores_in; /* ... and is known */
     prompt_scores scores;    /* owned arrays */
@@ -28,6 +29,8 @@ typedef struct {
     uint64_t       first_us, last_us; /* tokens received */
     bool           begun, closed;     /* its first event, its end was told (stream) */
     request_ledger ledger;
+    uint32_t       pinned_tokens;  /* held for the conversation's next turn, ... */
+    double         pinned_until_s; /* ... until then, since 1970 */
 } generation_choice;
 
 struct generation {
@@ -36,11 +39,12 @@ struct generation {
     choice_rules   rules;
     sampling       sampling; /* seed of choice 0; without bias arrays */
     int32_t        priority;
-    uint64_t       tenant, cache_salt, session; /* hashes; 0: none */
-    slo_params     slo;                         /* from arrival on */
-    const char    *tier;                        /* that is served; NULL: none was asked for */
-    char          *metadata;                    /* owned; JSON for the log; NULL */
-    bool           only_echo;                   /* max_tokens is 0: nothing is drawn that anybody sees */
+    uint64_t       tenant, cache_salt; /* hashes; 0: none */
+    request_job    job;                /* its id is the session */
+    slo_params     slo;                /* from arrival on */
+    const char    *tier;               /* that is served; NULL: none was asked for */
+    char          *metadata;           /* owned; JSON for the log; NULL */
+    bool           only_echo;          /* max_tokens is 0: nothing is drawn that anybody sees */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */
@@ -56,8 +60,10 @@ struct generation {
 static inline generation *generation_of(exchange *x) { return (generation *)x; }
 
 void generation_prepare(exchange *x);
-void generation_destroy(exchange *x);
-void generation_release_if_done(generation *g);
+/* A conversation by its name, as clients say it, is the caller's own: others may use the same name. 0: none is given. */
+uint64_t generation_job_named(const char *name, const tenant *who);
+void     generation_destroy(exchange *x);
+void     generation_release_if_done(generation *g);
 
 /* ---- ledger.c: where the time of a request went, in its line of log and, where asked for, in its answer ---- */
 void ledger_write(const generation *g, buf *out); /* JSON members, without braces */

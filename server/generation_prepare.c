@@ -8,6 +8,8 @@
 #include "server/generation.h"
 #include "server/prompt.h"
 
+enum { TOOL_SEED = 4 };
+
 static uint64_t hash_string(const char *s, uint64_t seed) { return s && *s ? hash_u64(s, strlen(s), seed) : 0; }
 
 /* ---- prompts ---- */
@@ -47,12 +49,22 @@ static void take_ids(generation_prompt *p, const token_ids *ids) {
     p->count = (uint32_t)ids->count;
 }
 
+/* Some templates begin the thought for the model. */
+static bool ends_in_a_thought(const service *sv, const generation_prompt *p) {
+    for (uint32_t i = p->count; sv->think_end && i-- > 0;) {
+        if (p->ids[i] == sv->think_end) return false;
+        if (p->ids[i] == sv->think_begin) return true;
+    }
+    return false;
+}
+
 static int encode_chat(generation *g, cJSON *body, fault *f) {
     token_ids ids = {0};
     int       code = prompt_of_messages(g->base.service, &g->params, body, tokens_max(g), &ids, f);
     g->prompt_count = 1;
     take_ids(&g->prompts[0], &ids);
     cut_prompt(g, &g->prompts[0]);
+    g->prompts[0].thinking = ends_in_a_thought(g->base.service, &g->prompts[0]);
     return code;
 }
 
@@ -237,6 +249,9 @@ static void fill_rules(generation *g) {
     g->rules.keep_special = !p->skip_special;
     g->rules.include_stop = p->include_stop;
     g->rules.ids = p->return_token_ids;
+    if (!is_chat(g)) return;
+    g->rules.think_begin = g->base.service->think_begin;
+    g->rules.think_end = g->base.service->think_end;
 }
 
 /* The class that is served: a priority that was given in numbers is one of them by its sign. */
@@ -256,17 +271,52 @@ static void fill_class(generation *g) {
     if (g->slo.tbt_ms < 0) g->slo.tbt_ms = g->base.slo.tbt_ms;
 }
 
+static uint64_t us_of(double ms) { return ms > 0 ? (uint64_t)(ms * 1000) : 0; }
+
+static uint64_t own_job(uint64_t name, const tenant *who) {
+    return name && who ? hash_u64((uint64_t[]){name, who->id}, 2 * sizeof(uint64_t), SESSION_SEED) : name;
+}
+uint64_t generation_job_named(const char *name, const tenant *who) { return own_job(hash_string(name, SESSION_SEED), who); }
+
+/* Which conversation it is a turn of: the header, else the first name that the body gives. */
+static void fill_job(generation *g) {
+    const request_params *p = &g->params;
+    const char *const     names[] = {p->session, p->job, p->cache_key};
+    double                ttl_ms = p->ttl_ms >= 0 ? p->ttl_ms : p->retention && p->retention[0] == '2' ? DAY_MS : -1;
+    g->job = (request_job){.id = g->base.session,
+                           .tool = hash_string(p->tool, TOOL_SEED),
+                           .expected_gap_us = us_of(p->expected_gap_ms),
+                           .ttl_us = us_of(ttl_ms),
+                           .last_step = p->last_step};
+    for (int i = 0; i < 3 && !g->job.id; i++) g->job.id = hash_string(names[i], SESSION_SEED);
+    g->job.id = own_job(g->job.id, g->base.tenant);
+    if (p->ttl_ms == 0) g->job.ttl_us = 1; /* said, and not at all */
+}
+
+/* As the log writes JSON: nothing in it ends a line. */
+static char *metadata_of(const cJSON *pairs) {
+    enum { METADATA_MAX_BYTES = 128 << 10 }; /* sixteen pairs of which each byte is escaped */
+    buf out;
+    buf_init(&out, METADATA_MAX_BYTES);
+    buf_char(&out, '{');
+    for (const cJSON *item = pairs->child; item; item = item->next) {
+        json_quote(&out, item->string, strlen(item->string)), buf_char(&out, ':');
+        json_quote(&out, item->valuestring, strlen(item->valuestring));
+        if (item->next) buf_char(&out, ',');
+    }
+    buf_char(&out, '}');
+    return out.data;
+}
+
 /* Who asks: the key, else what the body says, else the header. A client's salt comes on top of its key's, never instead. */
 static void fill_identity(generation *g) {
     const request_params *p = &g->params;
     exchange             *x = &g->base;
     const char           *user = p->user && *p->user ? p->user : p->safety_identifier;
-    const char           *session = p->session && *p->session ? p->session : p->cache_key;
     g->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
-    g->session = x->session ? x->session : hash_string(session, SESSION_SEED);
     g->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
     exchange_rename(x, p->request_id);
-    if (p->metadata) g->metadata = cJSON_PrintUnformatted(p->metadata);
+    if (p->metadata) g->metadata = metadata_of(p->metadata);
 }
 
 static size_t prompt_room(const request_params *p) {
@@ -288,6 +338,7 @@ static int prepare(generation *g, cJSON *body, fault *f) {
     g->only_echo = g->prompts[0].output_tokens_max == 0;
     fill_rules(g);
     fill_class(g);
+    fill_job(g);
     fill_identity(g);
     return 0;
 }

@@ -12,6 +12,7 @@ typedef enum {
     HEALTH_LOADING,
     HEALTH_IDLE,
     HEALTH_BUSY,
+    HEALTH_PAUSED, /* by the operator */
     HEALTH_DRAINING,
     HEALTH_STUCK,  /* has work, and finishes nothing; may go on by itself */
     HEALTH_FAILED, /* the device gave up: the daemon is about to end */

@@ -18,6 +18,7 @@ struct account {
     uint32_t owners, running;
     double   tokens;      /* what may be used at once; below zero: a debt */
     uint64_t refilled_us; /* 0: never used */
+    uint64_t requests, refused, charged;
 };
 
 typedef struct {
@@ -43,6 +44,10 @@ static const option_row rows[] = {
      "of requests that name none; lower goes first", true},
     {NULL, "priority-min", OPTION_I32, AT(priority_min), -1000000, 1000000, "-1000000", NULL, "N",
      "the lowest that a request may name; lower ones are raised to it", true},
+    {NULL, "ttft-ms", OPTION_U32, AT(ttft_ms), 0, 3600000, "0", NULL, "N",
+     "time to the first token that requests aim at which do not say one; 0: none", true},
+    {NULL, "tbt-ms", OPTION_U32, AT(tbt_ms), 0, 3600000, "0", NULL, "N",
+     "time between tokens that requests aim at which do not say one; 0: none", true},
     {NULL, "cache", OPTION_STRING, AT(cache), 0, 0, NULL, NULL, "WORD",
      "tenants with the same word share cached prefixes; without it a tenant shares with nobody", true},
 };
@@ -102,6 +107,7 @@ static double wait_s(const tenant *t, double tokens) {
 int tenant_enter(tenant *t, uint64_t now_us, fault *f) {
     account *a = t->account;
     if (t->concurrency && a->running >= t->concurrency) {
+        a->refused++;
         fault_set(f, FAULT_LIMIT, NULL, "%s has %u requests at work already, as many as its key allows.", t->name,
                   a->running);
         f->retry_after_s = 1;
@@ -110,13 +116,14 @@ int tenant_enter(tenant *t, uint64_t now_us, fault *f) {
     refill(t, now_us);
     if (t->tokens_per_minute && a->tokens <= 0) {
         double s = wait_s(t, 1);
+        a->refused++;
         f->retry_after_s = 0;
         fault_set(f, FAULT_LIMIT, NULL, "%s has used the %u tokens per minute that its key allows; try again in %.1f s.",
                   t->name, t->tokens_per_minute, s);
         f->retry_after_s = s < RETRY_AFTER_MAX_S ? (uint32_t)s + 1 : RETRY_AFTER_MAX_S;
         return -1;
     }
-    a->running++, t->holders++;
+    a->running++, a->requests++, t->holders++;
     return 0;
 }
 
@@ -127,6 +134,7 @@ void tenant_leave(tenant *t) {
 }
 
 void tenant_charge(tenant *t, uint64_t tokens) {
+    t->account->charged += tokens;
     if (t->tokens_per_minute) t->account->tokens -= (double)tokens;
 }
 
@@ -329,6 +337,32 @@ int key_line(const char *name, const char *key, size_t key_bytes, buf *out, erro
     crypto_hash_sha256(digest, (const unsigned char *)key, key_bytes);
     buf_printf(out, "%s sha256:%s\n", name, sodium_bin2hex(hex, sizeof hex, digest, sizeof digest));
     return OK;
+}
+
+void keys_write(const keys *k, uint64_t now_us, buf *json) {
+    buf_str(json, "{\"tenants\":[");
+    for (uint32_t i = 0; k && i < k->tenant_count; i++) {
+        tenant *t = k->tenants[i];
+        refill(t, now_us);
+        buf_printf(json,
+                   "%s{\"name\":\"%s\",\"weight\":%.15g,\"priority\":%d,\"concurrency\":%u,\"at_work\":%u,"
+                   "\"tokens_per_minute\":%u,\"tokens_left\":%.0f}",
+                   i ? "," : "", t->name, t->weight, t->priority, t->concurrency, t->account->running, t->tokens_per_minute,
+                   t->account->tokens);
+    }
+    buf_str(json, "]}");
+}
+
+uint32_t keys_figures(const keys *k, tenant_figures *out, uint32_t max) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; k && i < k->tenant_count; i++) {
+        const account  *a = k->tenants[i]->account;
+        const uint32_t  at = i < max - 1 ? i : max - 1;
+        tenant_figures *f = &out[at];
+        if (at == count) *f = (tenant_figures){.name = at < max - 1 ? k->tenants[i]->name : "(other)"}, count++;
+        f->running += a->running, f->requests += a->requests, f->refused += a->refused, f->tokens += a->charged;
+    }
+    return count;
 }
 
 void keys_markdown(buf *out) {

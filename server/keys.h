@@ -31,6 +31,7 @@ typedef struct {
     uint32_t    tokens_per_minute; /* prompt and answer; 0: no bound */
     int32_t     priority;          /* of requests that name none; lower goes first */
     int32_t     priority_min;      /* lower ones are raised to it */
+    uint32_t    ttft_ms, tbt_ms;   /* what requests aim at that say nothing themselves; 0: nothing */
     const char *cache;             /* tenants with the same word share cached prefixes */
     account    *account;
     char       *texts; /* what `cache` points into */
@@ -61,9 +62,19 @@ void tenant_headers(tenant *t, uint64_t now_us, buf *out);
  * NULL), in a number that no client can aim at. Any thread. */
 uint64_t tenant_cache_salt(const tenant *t, const char *client_salt);
 
+/* What each tenant has had so far, for /metrics: the first max - 1 of the file, and all others together as "(other)", which
+ * can be nobody's name. Returns how many. */
+typedef struct {
+    const char *name;
+    uint32_t    running;
+    uint64_t    requests, refused, tokens; /* refused: over its limits; tokens: of prompts and answers */
+} tenant_figures;
+uint32_t keys_figures(const keys *k, tenant_figures *out, uint32_t max);
+
 /* For `penstock key`: a new key as text; the line of a file that admits `key` as `name`. */
 enum { KEY_TEXT_BYTES = 64 };
 void key_make(char out[KEY_TEXT_BYTES]);
 int  key_line(const char *name, const char *key, size_t key_bytes, buf *out, error *err);
 
-void keys_markdown(buf *out); /* the table of what a line may set */
+void keys_write(const keys *k, uint64_t now_us, buf *json); /* every tenant: limits, and what is used of them */
+void keys_markdown(buf *out);                               /* the table of what a line may set */

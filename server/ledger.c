@@ -86,7 +86,7 @@ void ledger_log(const generation *g) {
              " generated; %.1f ms in all, %.1f to the first token, %.1f queued",
              x->id, x->path, x->status, l.prompt_tokens, l.cached_tokens, l.output_tokens, (double)l.total_us * 1e-3,
              (double)l.first_token_us * 1e-3, (double)l.part_us[LEDGER_QUEUED] * 1e-3);
-    buf_init(&members, 64 << 10);
+    buf_init(&members, 160 << 10);
     buf_printf(
         &members,
         "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"priority\":%d,",

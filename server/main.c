@@ -8,6 +8,7 @@
 static const command commands[] = {
     {"serve", cmd_serve, "answer the OpenAI API over HTTP"},
     {"key", cmd_key, "make an API key, and the line that admits it"},
+    {"admin", cmd_admin, "ask a running daemon, or tell it what to do"},
     {"generate", cmd_generate, "answer one prompt on the terminal, and say how fast"},
     {"plan", cmd_plan, "say where the memory would go and whether it fits"},
     {"render", cmd_render, "apply a chat template to contexts, one JSON object a line"},

@@ -30,6 +30,7 @@ typedef struct {
 } hole;
 
 struct metrics_page {
+    bool   native;
     buf    text;
     hole  *holes;
     size_t hole_count, hole_capacity;
@@ -125,15 +126,18 @@ static void lay_out_samples(writer *w, const metric_row *row, const char *name) 
     buf_free(&labels);
 }
 
-static void lay_out(writer *w) {
+static void write_head(const metric_row *row, const char *name, buf *out) {
     static const char *const kinds[] = {"counter", "gauge", "histogram", "gauge"};
-    const char              *last = "";
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, metrics_help(row), name, kinds[row->kind]);
+}
+
+static void lay_out(writer *w) {
+    const char *last = "";
     for (size_t i = 0; i < metric_row_count; i++) {
         const metric_row *row = &metric_rows[i];
         const char       *name = row->names[w->dialect];
-        if (!name) continue;
-        if (strcmp(last, name) != 0)
-            buf_printf(&w->page->text, "# HELP %s %s\n# TYPE %s %s\n", name, metrics_help(row), name, kinds[row->kind]);
+        if (!name || row->place == IN_TENANTS) continue;
+        if (strcmp(last, name) != 0) write_head(row, name, &w->page->text);
         last = name;
         if (row->kind == METRIC_HISTOGRAM) lay_out_histogram(w, row, name);
         else lay_out_samples(w, row, name);
@@ -149,6 +153,7 @@ metrics_page *metrics_page_new(const metrics_layout *l) {
     metrics_page *p = calloc(1, sizeof *p);
     if (!p) fatal("out of memory for the page of metrics");
     buf_init(&p->text, PAGE_MAX_BYTES);
+    p->native = l->dialects[DIALECT_NATIVE];
     for (int dialect = 0; dialect < DIALECT_COUNT; dialect++) {
         writer w = {.page = p, .layout = l, .dialect = (metrics_dialect)dialect};
         if (!l->dialects[dialect]) continue;
@@ -201,6 +206,21 @@ static void write_number(buf *out, double value) {
     buf_append(out, p, (size_t)(digits + sizeof digits - p));
 }
 
+/* Who is there may change at any time, so these are not laid out. */
+static void write_tenants(const metrics_view *v, buf *out) {
+    for (size_t i = 0; i < metric_row_count && v->tenant_count > 0; i++) {
+        const metric_row *row = &metric_rows[i];
+        const char       *name = row->names[DIALECT_NATIVE];
+        if (row->place != IN_TENANTS) continue;
+        write_head(row, name, out);
+        for (uint32_t t = 0; t < v->tenant_count; t++) {
+            buf_printf(out, "%s{tenant=\"%s\"} ", name, v->tenants[t].name);
+            write_number(out, value_of((const char *)&v->tenants[t] + row->offset, row->type, 0));
+            buf_char(out, '\n');
+        }
+    }
+}
+
 void metrics_page_write(const metrics_page *p, const metrics_view *v, buf *out) {
     size_t   begin = 0;
     uint64_t sum = 0;
@@ -223,6 +243,7 @@ void metrics_page_write(const metrics_page *p, const metrics_view *v, buf *out) 
         }
     }
     buf_append(out, p->text.data + begin, p->text.size - begin);
+    if (p->native) write_tenants(v, out);
 }
 
 /* ---- facts ---- */
@@ -245,6 +266,8 @@ void metrics_facts_derive(metrics_facts *f, const engine_snapshot *s, health_sta
     f->cpu_s = (double)cpu.tv_sec + (double)cpu.tv_nsec * 1e-9;
     f->resident_bytes = read_resident_bytes();
     f->one = 1;
+    f->waiting_capacity = s->held ? 0 : q->waiting;
+    f->waiting_deferred = s->held ? q->waiting : 0;
     f->kv_use = q->pages_total ? (double)q->pages_held / q->pages_total : 0;
     f->prompt_computed = (double)(q->prompt_tokens - q->prompt_cached_tokens);
     f->hit_rate = q->cache_queried_tokens ? (double)q->cache_hit_tokens / (double)q->cache_queried_tokens : 0;

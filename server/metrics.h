@@ -11,6 +11,7 @@
 #include "base/histogram.h"
 #include "engine/engine.h"
 #include "server/health.h"
+#include "server/keys.h"
 
 typedef enum { DIALECT_NATIVE, DIALECT_VLLM, DIALECT_VLLM_OLD, DIALECT_COUNT } metrics_dialect;
 
@@ -61,6 +62,7 @@ typedef struct {
     double   stands_s;                            /* progress_stands_us */
     double   health[HEALTH_COUNT];                /* 1 for the state that it is in */
     double   running_max, waiting_max, context_max, wait_s;
+    double   waiting_capacity, waiting_deferred; /* those who wait, by reason */
     uint64_t connections, connections_accepted, connections_refused, malformed;
 } metrics_facts;
 
@@ -68,11 +70,14 @@ typedef struct {
     const metrics         *metrics;
     const engine_snapshot *snapshot;
     const metrics_facts   *facts;
+    const tenant_figures  *tenants; /* at most TENANTS_SHOWN_MAX: whatever the file of keys holds, series stay few */
+    uint32_t               tenant_count;
 } metrics_view;
+enum { TENANTS_SHOWN_MAX = 32 };
 
 /* ---- the table ---- */
 typedef enum { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO } metric_kind;
-typedef enum { IN_METRICS, IN_SNAPSHOT, IN_FACTS } metric_place;
+typedef enum { IN_METRICS, IN_SNAPSHOT, IN_FACTS, IN_TENANTS } metric_place;     /* the last: a sample for each tenant */
 typedef enum { AS_U32, AS_U64, AS_F64, AS_NS, AS_US, AS_HISTOGRAM } metric_type; /* _NS, _US are shown in seconds */
 typedef struct metrics_layout metrics_layout;
 

@@ -6,11 +6,13 @@
 #include "base/version.h"
 #include "server/params_shapes.h"
 
-extern const char openapi_base[], openapi_base_end[];
+extern const char     openapi_base[];
+extern const uint64_t openapi_base_bytes;
 __asm__(".section .rodata\n"
-        ".global openapi_base, openapi_base_end\n"
+        ".global openapi_base, openapi_base_bytes\n"
         "openapi_base:\n.incbin \"server/openapi/base.json\"\n"
-        "openapi_base_end:\n"
+        "openapi_base_end:\n.balign 8\n"
+        "openapi_base_bytes:\n.quad openapi_base_end - openapi_base\n"
         ".previous\n");
 
 enum { DOCUMENT_MAX_BYTES = 1 << 20 };
@@ -101,7 +103,7 @@ cJSON *openapi_build(void) {
                   {"CompletionRequest", ENDPOINT_COMPLETION},
                   {"TokenizeRequest", ENDPOINT_TOKENIZE},
                   {"DetokenizeRequest", ENDPOINT_DETOKENIZE}};
-    cJSON *document = parse(openapi_base, (size_t)(openapi_base_end - openapi_base));
+    cJSON *document = parse(openapi_base, openapi_base_bytes);
     cJSON *info = cJSON_GetObjectItem(document, "info");
     cJSON_ReplaceItemInObject(info, "version", cJSON_CreateString(PENSTOCK_VERSION));
     cJSON *schemas = cJSON_GetObjectItem(cJSON_GetObjectItem(document, "components"), "schemas");

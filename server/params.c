@@ -45,6 +45,8 @@ const param_row param_rows[] = {
     {"documents", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_documents, "told to the template"},
     REFUSED("ebnf", GENERATE, FORMAT_LATER),
     {"echo", TEXT, 0, PARAM_BOOL, 0, 1, 0, AT(echo), NULL, "put the prompt in front of the answer"},
+    {"expected_gap_ms", GENERATE, 0, PARAM_NUMBER, 0, DAY_MS, -1, AT(expected_gap_ms), NULL,
+     "when the conversation's next turn is expected, after this answer"},
     {"frequency_penalty", GENERATE, 0, PARAM_NUMBER, -2, 2, 0, AT(frequency_penalty), NULL,
      "per earlier occurrence of a token in the answer"},
     REFUSED("function_call", CHAT, TOOLS_LATER),
@@ -55,10 +57,14 @@ const param_row param_rows[] = {
     REFUSED("guided_json", GENERATE, FORMAT_LATER),
     REFUSED("guided_regex", GENERATE, FORMAT_LATER),
     {"ignore_eos", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(ignore_eos), NULL, "go on past the end-of-sequence token"},
+    {"include_reasoning", CHAT, 0, PARAM_BOOL, 0, 1, 1, AT(include_reasoning), NULL,
+     "return what the model thought before it answered, where it does"},
     {"include_stop_str_in_output", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(include_stop), NULL,
      "keep the stop string in the text"},
+    {"job_id", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(job), NULL, "session_id by another name"},
     REFUSED("json_schema", GENERATE, FORMAT_LATER),
     FREE("kv_transfer_params", GENERATE, "the name is kept for disaggregated prefill"),
+    {"last_step", GENERATE, 0, PARAM_BOOL, 0, 1, 0, AT(last_step), NULL, "no turn of the conversation follows"},
     {"logit_bias", GENERATE, 0, PARAM_OTHER, -100, 100, 0, 0, &shape_bias,
      "up to 1024 token ids, each with a number from -100 to 100 that is added to its logit"},
     {"logprobs", CHAT, 0, PARAM_BOOL, 0, 1, 0, AT(logprobs), NULL, "return log-probabilities of the tokens"},
@@ -92,7 +98,8 @@ const param_row param_rows[] = {
     {"prompt_cache_key", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(cache_key), NULL,
      "stands for the conversation where session_id does not"},
     FREE("prompt_cache_options", GENERATE, "accepted"),
-    FREE("prompt_cache_retention", GENERATE, "accepted"),
+    {"prompt_cache_retention", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_retention,
+     "in_memory, or 24h: as ttl_ms of a day, where that is not given"},
     {"prompt_logprobs", GENERATE, 0, PARAM_INT, 0, TOP_LOGPROBS_MAX, -1, AT(prompt_logprobs), NULL,
      "return how likely each token of the prompt was, with so many alternatives; not with stream"},
     {"reasoning_effort", CHAT, 0, PARAM_STRING, 1, 32, 0, AT(reasoning_effort), NULL,
@@ -137,6 +144,8 @@ const param_row param_rows[] = {
      "0 takes the likeliest token; default: the model's, else 1"},
     REFUSED("thinking_token_budget", CHAT, "put 'thinking_budget' into chat_template_kwargs where the template knows it"),
     {"tokens", DECODE, DECODE, PARAM_OTHER, 0, 0, 0, 0, &shape_tokens, "token ids"},
+    {"tool", GENERATE, 0, PARAM_STRING, 0, 256, 0, AT(tool), NULL,
+     "what runs between this turn and the next, for the expectation of when that comes"},
     {"tool_choice", CHAT, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_tool_choice, "none or auto; others are refused"},
     {"tools", CHAT | ENCODE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_empty_list, "must be empty: tools come in a later version"},
     {"top_k", GENERATE, 0, PARAM_INT, -1, 0x7FFFFFFF, -2, AT(top_k), NULL, "only the k likeliest tokens; -1 and 0: all"},
@@ -147,6 +156,8 @@ const param_row param_rows[] = {
      "keep so many tokens of a longer prompt; -1: what the context and the answer leave; not 0"},
     {"truncation_side", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_truncation_side,
      "left (the default) or right: where truncate_prompt_tokens cuts"},
+    {"ttl_ms", GENERATE, 0, PARAM_NUMBER, 0, DAY_MS, -1, AT(ttl_ms), NULL,
+     "how long to keep what this turn leaves in the prefix cache, where the retention policy looks at it"},
     {"use_beam_search", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_never, "tokens are drawn"},
     {"user", GENERATE, 0, PARAM_STRING, 0, 1024, 0, AT(user), NULL, "whose request it is, for fairness"},
     FREE("verbosity", CHAT, "accepted"),
@@ -214,12 +225,15 @@ static void set_defaults(request_params *p) {
     }
 }
 
+/* As strcmp, which is asked where the first letter does not say it. */
+static int compare(const char *a, const char *b) { return *a != *b ? (unsigned char)*a - (unsigned char)*b : strcmp(a, b); }
+
 /* Index of the row, or -1. Names are in order; two endpoints may read one name differently, in neighbouring rows. */
 static int find_row(const char *name, endpoint e) {
     uint32_t low = 0, high = ROW_COUNT;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (strcmp(param_rows[middle].name, name) < 0) low = middle + 1;
+        if (compare(param_rows[middle].name, name) < 0) low = middle + 1;
         else high = middle;
     }
     for (; low < ROW_COUNT && strcmp(param_rows[low].name, name) == 0; low++)
@@ -300,20 +314,30 @@ static bool too_many_values(const char *text, size_t n) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
-/* The first name that an object holds twice, or NULL. Which of the two counts is a question readers of JSON answer
- * differently, so nobody should have to. */
-static const char *name_twice(const cJSON *object) {
-    enum { FEW = 12 };
-    const char *few[FEW], *twice = NULL, **names = few;
-    size_t      count = 0, n = 0;
-    for (const cJSON *item = object->child; item; item = item->next) count++;
-    if (count > FEW && !(names = malloc(count * sizeof *names))) fatal("out of memory for %zu names", count);
+static const char *name_twice_of_many(const cJSON *object, size_t count) {
+    const char  *twice = NULL;
+    const char **names = malloc(count * sizeof *names);
+    size_t       n = 0;
+    if (!names) fatal("out of memory for %zu names", count);
     for (const cJSON *item = object->child; item; item = item->next) names[n++] = item->string;
     qsort(names, n, sizeof *names, by_name);
     for (size_t i = 1; i < n && !twice; i++)
         if (strcmp(names[i - 1], names[i]) == 0) twice = names[i];
-    if (names != few) free(names);
+    free(names);
     return twice;
+}
+
+/* The first name that an object holds twice, or NULL. Which of the two counts is a question readers of JSON answer
+ * differently, so nobody should have to. */
+static const char *name_twice(const cJSON *object) {
+    enum { FEW = 16 };
+    size_t count = 0;
+    for (const cJSON *item = object->child; item; item = item->next) {
+        if (++count > FEW) continue;
+        for (const cJSON *other = object->child; other != item; other = other->next)
+            if (other->string[0] == item->string[0] && strcmp(other->string, item->string) == 0) return item->string;
+    }
+    return count > FEW ? name_twice_of_many(object, count) : NULL;
 }
 
 static const char *name_twice_within(const cJSON *value) {

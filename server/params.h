@@ -19,7 +19,7 @@
 typedef enum { ENDPOINT_CHAT = 1, ENDPOINT_COMPLETION = 2, ENDPOINT_TOKENIZE = 4, ENDPOINT_DETOKENIZE = 8 } endpoint;
 
 enum { STOP_IDS_MAX = 16, CHOICES_LIMIT = 128, BODY_DEPTH_MAX = 64, BODY_VALUES_MAX = 1000000, UNKNOWN_NAMED_MAX = 8 };
-enum { SLO_MS_MAX = 86400000 };
+enum { DAY_MS = 86400000, SLO_MS_MAX = DAY_MS };
 #define SLO_MS_MIN 0.001
 
 /* What a request wants of time; negative: not said. */
@@ -37,9 +37,11 @@ typedef struct {
     int64_t priority;
     int64_t prompt_logprobs; /* -1: not given */
     int64_t truncate_prompt; /* -1: what fits; -2: not given */
-    bool    stream, echo, logprobs, ignore_eos, include_stop, skip_special, return_token_ids, return_timings, add_special,
-        generation_prompt, token_strings, parallel_tool_calls, store;
+    bool stream, echo, logprobs, ignore_eos, include_stop, skip_special, return_token_ids, return_timings, include_reasoning,
+        add_special, generation_prompt, token_strings, parallel_tool_calls, store;
     slo_params slo;
+    double     expected_gap_ms, ttl_ms; /* negative: not given */
+    bool       last_step;
     bool       include_usage, usage_each, obfuscation; /* stream_options */
     bool       has_stream_options;
 
@@ -49,8 +51,8 @@ typedef struct {
     float    *bias_values;
     uint32_t  bias_count;
 
-    const char *model, *user, *safety_identifier, *cache_salt, *session, *cache_key, *service_tier, *truncation_side,
-        *request_id, *reasoning_effort;                                               /* into the parsed body; NULL */
+    const char *model, *user, *safety_identifier, *cache_salt, *session, *job, *cache_key, *retention, *tool, *service_tier,
+        *truncation_side, *request_id, *reasoning_effort;                             /* into the parsed body; NULL */
     const cJSON *messages, *prompt, *tokens, *template_kwargs, *documents, *metadata; /* likewise */
 
     uint32_t unknown_count;

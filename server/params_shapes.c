@@ -181,6 +181,11 @@ static int read_service_tier(request_params *p, const cJSON *value, const param_
     return read_word(value, tiers, 5, &p->service_tier, row, f);
 }
 
+static int read_retention(request_params *p, const cJSON *value, const param_row *row, fault *f) {
+    static const char *const words[] = {"in_memory", "in-memory", "24h"};
+    return read_word(value, words, 3, &p->retention, row, f);
+}
+
 static int read_truncation_side(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     static const char *const sides[] = {"left", "right"};
     return read_word(value, sides, 2, &p->truncation_side, row, f);
@@ -268,47 +273,63 @@ static int read_template_kwargs(request_params *p, const cJSON *value, const par
 }
 
 /* ---- messages ---- */
+
+/* Written where something is wrong only: most messages are not. */
+static const char *path_of(char path[64], int message, const char *member) {
+    snprintf(path, 64, "messages[%d]%s", message, member);
+    return path;
+}
+
+static int check_part(const cJSON *part, const char *path, fault *f) {
+    const cJSON *type = json_get(part, "type");
+    if (!cJSON_IsObject(part)) return param_wrong_type(f, path, "an object");
+    if (!cJSON_IsString(type)) return fault_set(f, FAULT_MISSING, path, "'%s.type' is required.", path);
+    if (strcmp(type->valuestring, "text") != 0)
+        return fault_set(f, FAULT_UNSUPPORTED, path, "'%s' has type '%.40s': this model reads text only.", path,
+                         type->valuestring);
+    return fault_set(f, FAULT_MISSING, path, "'%s.text' must be a string.", path);
+}
+
 static int check_parts(const cJSON *parts, int message, fault *f) {
-    char path[64];
-    int  index = 0;
+    int index = 0;
     for (const cJSON *part = parts->child; part; part = part->next, index++) {
         const cJSON *type = json_get(part, "type"), *text = json_get(part, "text");
+        char         path[64];
+        if (cJSON_IsString(type) && strcmp(type->valuestring, "text") == 0 && cJSON_IsString(text)) continue;
         snprintf(path, sizeof path, "messages[%d].content[%d]", message, index);
-        if (!cJSON_IsObject(part)) return param_wrong_type(f, path, "an object");
-        if (!cJSON_IsString(type)) return fault_set(f, FAULT_MISSING, path, "'%s.type' is required.", path);
-        if (strcmp(type->valuestring, "text") != 0)
-            return fault_set(f, FAULT_UNSUPPORTED, path, "'%s' has type '%.40s': this model reads text only.", path,
-                             type->valuestring);
-        if (!cJSON_IsString(text)) return fault_set(f, FAULT_MISSING, path, "'%s.text' must be a string.", path);
+        return check_part(part, path, f);
     }
     return 0;
 }
 
-static int check_message(const cJSON *message, int index, fault *f) {
-    static const char *const roles[] = {"system", "developer", "user", "assistant", "tool", "function"};
+static int check_role(const cJSON *role, int index, fault *f) {
+    static const char *const roles[] = {"user", "assistant", "system", "tool", "developer", "function"};
     char                     path[64];
-    snprintf(path, sizeof path, "messages[%d]", index);
-    if (!cJSON_IsObject(message)) return param_wrong_type(f, path, "an object");
-    const cJSON *role = json_get(message, "role"), *content = json_get(message, "content");
-    snprintf(path, sizeof path, "messages[%d].role", index);
+    for (size_t i = 0; cJSON_IsString(role) && i < sizeof roles / sizeof *roles; i++)
+        if (strcmp(role->valuestring, roles[i]) == 0) return 0;
+    path_of(path, index, ".role");
     if (!role) return fault_set(f, FAULT_MISSING, path, "'%s' is required.", path);
     if (!cJSON_IsString(role)) return param_wrong_type(f, path, "a string");
-    bool known = false;
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) known |= strcmp(role->valuestring, roles[i]) == 0;
-    if (!known)
-        return fault_set(f, FAULT_INVALID, path,
-                         "'%s' must be one of system, developer, user, assistant, tool and function, not '%.40s'.", path,
-                         role->valuestring);
-    snprintf(path, sizeof path, "messages[%d].content", index);
+    return fault_set(f, FAULT_INVALID, path,
+                     "'%s' must be one of system, developer, user, assistant, tool and function, not '%.40s'.", path,
+                     role->valuestring);
+}
+
+static int check_message(const cJSON *message, int index, fault *f) {
+    char path[64];
+    if (!cJSON_IsObject(message)) return param_wrong_type(f, path_of(path, index, ""), "an object");
+    const cJSON *role = json_get(message, "role"), *content = json_get(message, "content"),
+                *calls = json_get(message, "tool_calls");
+    if (check_role(role, index, f) < 0) return -1;
+    if (calls && !cJSON_IsArray(calls) && !cJSON_IsNull(calls))
+        return param_wrong_type(f, path_of(path, index, ".tool_calls"), "a list");
+    if (cJSON_IsString(content)) return 0;
     if (cJSON_IsArray(content)) return check_parts(content, index, f);
-    bool may_be_empty = strcmp(role->valuestring, "assistant") == 0;
-    if (!content && !may_be_empty) return fault_set(f, FAULT_MISSING, path, "'%s' is required.", path);
-    if (content && !cJSON_IsString(content) && !(may_be_empty && cJSON_IsNull(content)))
-        return param_wrong_type(f, path, "a string or a list of parts");
-    const cJSON *calls = json_get(message, "tool_calls");
-    snprintf(path, sizeof path, "messages[%d].tool_calls", index);
-    if (calls && !cJSON_IsArray(calls) && !cJSON_IsNull(calls)) return param_wrong_type(f, path, "a list");
-    return 0;
+    bool nothing = !content || cJSON_IsNull(content);
+    if (nothing && strcmp(role->valuestring, "assistant") == 0) return 0;
+    path_of(path, index, ".content");
+    if (!content) return fault_set(f, FAULT_MISSING, path, "'%s' is required.", path);
+    return param_wrong_type(f, path, "a string or a list of parts");
 }
 
 static int read_messages(request_params *p, const cJSON *value, const param_row *row, fault *f) {
@@ -384,6 +405,7 @@ const param_shape shape_response_format = {
 const param_shape shape_modalities = {read_modalities, "{\"type\":\"array\",\"items\":{\"const\":\"text\"}}"};
 const param_shape shape_service_tier = {read_service_tier,
                                         "{\"enum\":[\"auto\",\"default\",\"flex\",\"scale\",\"priority\"]}"};
+const param_shape shape_retention = {read_retention, "{\"enum\":[\"in_memory\",\"in-memory\",\"24h\"]}"};
 const param_shape shape_truncation_side = {read_truncation_side, "{\"enum\":[\"left\",\"right\"]}"};
 const param_shape shape_slo = {
     read_slo, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"ttft_ms\":" MS ",\"tbt_ms\":" MS

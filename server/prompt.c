@@ -40,6 +40,16 @@ static void move_item(cJSON *body, const cJSON *item, cJSON *to) {
     if (item) cJSON_AddItemToObject(to, item->string, cJSON_DetachItemViaPointer(body, (cJSON *)(uintptr_t)item));
 }
 
+/* What was thought goes back to the template by the name it knows, whichever of the two a client kept. */
+static void rename_reasoning(const cJSON *messages) {
+    for (cJSON *message = messages->child; message; message = message->next) {
+        const cJSON *item = json_get(message, "reasoning");
+        if (!cJSON_IsString(item) || json_get(message, "reasoning_content")) continue;
+        cJSON *moved = cJSON_DetachItemViaPointer(message, (cJSON *)(uintptr_t)item);
+        cJSON_AddItemToObject(message, "reasoning_content", moved);
+    }
+}
+
 int prompt_of_messages(const service *sv, const request_params *p, cJSON *body, uint32_t tokens_max, token_ids *out,
                        fault *f) {
     if (!sv->tokenizer || !sv->chat) return tokenizer_missing(f, "messages");
@@ -51,6 +61,7 @@ int prompt_of_messages(const service *sv, const request_params *p, cJSON *body, 
         cJSON_AddStringToObject(context, "reasoning_effort", p->reasoning_effort);
         if (strcmp(p->reasoning_effort, "none") == 0) cJSON_AddBoolToObject(context, "enable_thinking", false);
     }
+    rename_reasoning(p->messages);
     move_item(body, p->messages, context);
     move_item(body, p->documents, context);
     out->max = tokens_max;

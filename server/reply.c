@@ -121,17 +121,33 @@ static void write_logprobs(const generation *g, const generation_choice *k, bool
     else write_legacy_logprobs(g, k, echo, true, out);
 }
 
+/* What is held for the next turn, and until when. The choices of a request are turns of one conversation, whose last to end
+ * is what is pinned. */
+static void write_job(const generation *g, buf *out) {
+    const generation_choice *last = NULL;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].pinned_tokens && (!last || g->choices[i].pinned_until_s > last->pinned_until_s))
+            last = &g->choices[i];
+    if (!g->job.id) return;
+    if (last)
+        buf_printf(out, ",\"job\":{\"pinned_tokens\":%u,\"pinned_until\":%.3f}", last->pinned_tokens, last->pinned_until_s);
+    else buf_str(out, ",\"job\":{\"pinned_tokens\":0,\"pinned_until\":null}");
+}
+
 static void write_usage(const generation *g, buf *out) {
-    uint64_t prompt = 0, cached = 0, output = 0;
+    uint64_t prompt = 0, cached = 0, output = 0, reasoning = 0;
     for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
     for (uint32_t i = 0; i < g->choice_count; i++) {
-        output += g->choices[i].text.token_count;
+        output += g->choices[i].text.token_count, reasoning += g->choices[i].text.reasoning_tokens;
         if (i % g->choices_per_prompt == 0) cached += g->choices[i].ledger.cached_tokens;
     }
     buf_printf(out,
                "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
-               ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64 "}}",
-               prompt, output, prompt + output, cached);
+               ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64
+               "},\"completion_tokens_details\":{\"reasoning_tokens\":%" PRIu64 "}",
+               prompt, output, prompt + output, cached, reasoning);
+    write_job(g, out);
+    buf_char(out, '}');
 }
 
 /* The members that every chunk and every answer begins with. */
@@ -150,6 +166,19 @@ static void write_timings(const generation *g, buf *out) {
     buf_str(out, ",\"timings\":{");
     ledger_write(g, out);
     buf_char(out, '}');
+}
+
+/* What was thought, as the members that hold it; whether anything was written. */
+static bool write_reasoning(const generation *g, const char *text, size_t n, buf *out) {
+    static const char *const names[] = {"reasoning_content", "reasoning"};
+    bool                     written = false;
+    for (int i = 0; i < 2 && n && g->params.include_reasoning; i++) {
+        if (!(g->base.service->reasoning_fields >> i & 1)) continue;
+        buf_printf(out, written ? ",\"%s\":" : "\"%s\":", names[i]);
+        json_quote(out, text, n);
+        written = true;
+    }
+    return written;
 }
 
 /* ---- streams ---- */
@@ -228,12 +257,21 @@ static void write_new_ids(const generation *g, const choice *c, buf *out) {
     reply_ids(out, c->ids + c->id_sent, c->id_count - c->id_sent);
 }
 
+static void write_delta(const generation *g, const choice *c, const char *text, buf *out) {
+    size_t thought = choice_reasoning(c, c->sent), n = choice_unsent(c);
+    bool   comma = write_reasoning(g, text, thought, out);
+    if (comma && thought == n) return;
+    buf_str(out, comma ? ",\"content\":" : "\"content\":");
+    json_quote(out, text + thought, n - thought);
+}
+
 static void text_event(generation *g, generation_choice *k) {
     const choice *c = &k->text;
     const char   *text = c->text.data ? c->text.data + c->sent : "";
     buf          *out = event_begin(g);
-    buf_printf(out, is_chat(g) ? "{\"index\":%u,\"delta\":{\"content\":" : "{\"index\":%u,\"text\":", k->index);
-    json_quote(out, text, choice_unsent(c));
+    buf_printf(out, is_chat(g) ? "{\"index\":%u,\"delta\":{" : "{\"index\":%u,\"text\":", k->index);
+    if (is_chat(g)) write_delta(g, c, text, out);
+    else json_quote(out, text, choice_unsent(c));
     buf_str(out, is_chat(g) ? "},\"logprobs\":" : ",\"logprobs\":");
     write_logprobs(g, k, false, out);
     buf_str(out, ",\"finish_reason\":null");
@@ -252,14 +290,17 @@ static void finish_event(generation *g, generation_choice *k) {
     event_end(g, (event_place){.last = ++g->closed == g->choice_count && !g->params.include_usage}, out);
 }
 
+/* Thoughts that nobody wants to read are no reason for an event. */
+static bool has_text(const generation *g, const choice *c) {
+    return choice_unsent(c) > (g->params.include_reasoning ? 0 : choice_reasoning(c, c->sent));
+}
+
 void reply_stream_choice(generation *g, generation_choice *k) {
     choice *c = &k->text;
     first_event(g, k);
     if (k->closed || !k->begun) return;
-    if (choice_unsent(c) || c->entry_ready > c->entry_sent || (g->rules.ids && c->id_count > c->id_sent)) {
-        text_event(g, k);
-        choice_sent(c, true);
-    }
+    if (has_text(g, c) || c->entry_ready > c->entry_sent || (g->rules.ids && c->id_count > c->id_sent)) text_event(g, k);
+    choice_sent(c, true);
     if (c->end == CHOICE_GROWING) return;
     k->closed = true;
     finish_event(g, k);
@@ -298,9 +339,13 @@ static void write_message(const generation *g, const generation_choice *k, buf *
     const choice *c = &k->text;
     const char   *text = c->text.data ? c->text.data : "", *echo = g->params.echo ? g->prompts[k->prompt].text : NULL;
     if (is_chat(g)) {
+        size_t thought = choice_reasoning(c, 0);
         buf_str(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
-        json_quote(out, text, c->ready);
-        buf_str(out, ",\"refusal\":null}");
+        if (thought && thought == c->ready) buf_str(out, "null"); /* it was not done thinking */
+        else json_quote(out, text + thought, c->ready - thought);
+        buf_str(out, ",\"refusal\":null");
+        if (thought && g->params.include_reasoning) buf_char(out, ','), write_reasoning(g, text, thought, out);
+        buf_char(out, '}');
         return;
     }
     buf_str(out, ",\"text\":");

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,7 +71,11 @@ static void watch_drain(service *sv) {
     uint64_t requests = sv->metrics.count.exchanges;
     bool     busy = requests || sv->requests.live || listener_read_facts(sv->listener).connections;
     bool     late = clock_us() > sv->drain_until_us;
-    if (late && requests) log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+    if (late && requests) {
+        log_warn("server", "%llu requests are cut off", (unsigned long long)requests);
+        for (exchange *x = sv->exchanges, *next; x; x = next) next = x->next, exchange_end(x, FAULT_DRAINING);
+        listener_flush(sv->listener);
+    }
     if (!busy || late) uv_stop(&sv->loop);
 }
 
@@ -84,6 +90,8 @@ static void on_watch(uv_timer_t *timer) {
     give_memory_back(sv);
     if (sv->phase != PHASE_LOADING) watch_progress(sv);
     operator_watch(sv);
+    generation_expire(sv);
+    listener_flush(sv->listener);
     if (sv->phase == PHASE_DRAINING) watch_drain(sv);
 }
 
@@ -92,6 +100,7 @@ void service_drain(service *sv, uint64_t at_most_us) {
     sv->phase = PHASE_DRAINING;
     sv->drain_until_us = clock_us() + at_most_us;
     listener_stop(sv->listener);
+    if (sv->engine) engine_hold(sv->engine, false); /* what is held would never finish */
     uv_timer_start(&sv->watch, on_watch, 0, DRAIN_WATCH_MS);
 }
 
@@ -174,6 +183,30 @@ static void self_test_event(service *sv, const engine_event *e) {
     if (sv->phase == PHASE_LOADING) serve(sv);
 }
 
+/* This thread works for moments and kernels compute for ever. From Linux 6.12 on, a thread that asks for short turns gets
+ * the CPU sooner when it wakes; elsewhere, or where it is not allowed, nothing changes. Not inherited: the others are
+ * running. */
+static void take_short_turns(void) {
+    struct {
+        uint32_t size, policy; /* SCHED_OTHER */
+        uint64_t flags;
+        int32_t  nice;
+        uint32_t priority;
+        uint64_t turn_ns, deadline, period;
+    } wanted = {.size = sizeof wanted, .turn_ns = 100000, .nice = getpriority(PRIO_PROCESS, 0)};
+    syscall(SYS_sched_setattr, 0, &wanted, 0);
+}
+
+/* A model that thinks aloud has a token for each end of it. */
+static void find_thinking(service *sv) {
+    const char *where = sv->config->reasoning ? sv->config->reasoning : "reasoning_content";
+    if (!sv->tokenizer || strcmp(where, "content") == 0) return;
+    int64_t begin = tokenizer_id_of(sv->tokenizer, "<think>"), end = tokenizer_id_of(sv->tokenizer, "</think>");
+    if (begin < 0 || end <= 0) return;
+    sv->think_begin = begin, sv->think_end = end;
+    sv->reasoning_fields = strcmp(where, "both") == 0 ? 3 : strcmp(where, "reasoning") == 0 ? 2 : 1;
+}
+
 static void loaded(uv_work_t *work, int status) {
     service             *sv = work->data;
     const engine_config *ec = sv->engine_settings;
@@ -183,6 +216,8 @@ static void loaded(uv_work_t *work, int status) {
     sv->vocab_size = engine_facts(sv->engine)->vocab_size;
     sv->context_max = engine_context_max(sv->engine);
     if (pages_tokens) sv->context_max = smaller(sv->context_max, pages_tokens);
+    find_thinking(sv);
+    take_short_turns();
     lay_out_metrics(sv);
     begin_self_test(sv);
 }
@@ -292,7 +327,7 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
     if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
     buf_init(&sv->scratch, 64 << 10), buf_init(&sv->openapi, 1 << 20);
-    sv->http = (http_server){.config = c, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
+    sv->http = (http_server){.config = c, .admit = api_admit, .request = api_request, .gone = api_gone, .drained = api_drained, .owner = sv};
     signal(SIGPIPE, SIG_IGN);
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */
     uv_loop_init(&sv->loop);

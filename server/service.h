@@ -51,9 +51,13 @@ struct service {
     engine      *engine;
     tokenizer   *tokenizer;               /* NULL: the model has none */
     chat_format *chat;                    /* NULL likewise */
+    int64_t      think_begin, think_end;  /* tokens around what the model thinks aloud; think_end 0: none are told apart */
+    unsigned     reasoning_fields;        /* bit 0: reasoning_content, bit 1: reasoning */
     uint32_t     vocab_size, context_max; /* context_max: what one request may use, prompt and answer */
 
     keys          *keys, *keys_next; /* NULL: nobody needs one; keys_next: read, and not in force yet */
+    exchange      *exchanges;        /* all of them */
+    bool           paused;           /* new requests are turned away */
     uint64_t       watchdog_us, watchdog_fed_us, status_told_us;
     char           status_told[256];
     char           model_name[256], fingerprint[32];
@@ -87,6 +91,7 @@ typedef struct {
     void (*finish)(exchange *x);  /* on the I/O thread, with no fault and the client still there: answer, or submit */
     void (*lost)(exchange *x);    /* the client left after finish; releases the exchange when it is done with it */
     void (*destroy)(exchange *x);
+    bool (*admit)(exchange *x); /* before all that: whether there is any room; else sets x->fault. NULL: there always is */
 } exchange_kind;
 
 struct exchange {
@@ -101,10 +106,12 @@ struct exchange {
     uint64_t             session, fairness;   /* hashes of the headers that say so; 0: absent */
     slo_params           slo;                 /* from headers */
     uint64_t             arrived_us, prepared_us;
-    int                  status;  /* that was answered; 0: none */
-    bool                 working; /* a worker has it */
-    bool                 named;   /* id is the client's */
-    bool                 entered; /* the tenant's account counts it */
+    int                  status;       /* that was answered; 0: none */
+    bool                 working;      /* a worker has it */
+    bool                 named;        /* id is the client's */
+    bool                 entered;      /* the tenant's account counts it */
+    fault_kind           ends_by;      /* what it is to be refused with once the worker has let it go */
+    exchange            *next, **link; /* service.exchanges */
     uv_work_t            work;
 };
 
@@ -120,15 +127,25 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
 void exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */
 void exchange_refuse(exchange *x);                              /* answers x->fault */
 void exchange_release(exchange *x);                             /* the last thing done with it */
+/* The daemon ends it, FAULT_DRAINING or FAULT_ABORTED: its client is told, and the engine's work on it given up. */
+void exchange_end(exchange *x, fault_kind kind);
 void exchange_rename(exchange *x, const char *id); /* where the client named it in the body and not in a header */
 /* Extra header lines of an answer: request id, and what x's fault asks for. */
 void exchange_headers(const exchange *x, buf *out);
 
 /* ---- generations (generation.c) ---- */
 void generation_event(service *sv, const engine_event *e);
+void generation_expire(service *sv);  /* ends those whose deadline passed before anything came; a few times a second */
 void generation_drained(exchange *x); /* the client has taken all it was sent: text that waited goes out */
 
+void generation_end(exchange *x, fault_kind kind);      /* exchange_end's part of it */
+void generation_describe(const exchange *x, buf *json); /* members of a JSON object, each after a comma; other kinds: none */
+
+/* ---- routes (admin.c) ---- */
+bool admin_request(service *sv, http_conn *c); /* false: not one of its paths */
+
 /* ---- routes (api.c) ---- */
+bool api_admit(void *sv, http_conn *c); /* false: answered, for want of a key */
 void api_request(void *sv, http_conn *c);
 void api_gone(void *sv, http_conn *c);
 void api_drained(void *sv, http_conn *c);

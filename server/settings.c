@@ -10,11 +10,13 @@
 #include "server/keys.h"
 
 /* Every word is a policy that scheduler_policy_find knows. */
-#define ORDERS "fcfs"
-#define ADMISSIONS "greedy|conservative"
-#define SLICINGS "chunked|whole|layered"
+#define ORDERS "fcfs|priority|deadline|srpt|job|goodput"
+#define ADMISSIONS "greedy|conservative|past-future"
+#define SLICINGS "chunked|whole|layered|auto"
+#define SLICING_BUDGETS "fixed|deadline"
+#define PREEMPTIONS "none|operator"
 #define RECLAIMS "recompute"
-#define RETENTIONS "lru"
+#define RETENTIONS "lru|ttl|workflow"
 #define INSTALLED_MODEL "/share/penstock/models/embedded"
 #define LOG_LEVELS "error|warn|info|debug"
 
@@ -33,6 +35,10 @@ const option_row settings_rows[] = {
      "what clients call the model; the folder's name if not given", false},
     {"model", "chat-template", OPTION_STRING, AT(server.chat_template), 0, 0, NULL, NULL, "FILE",
      "a chat template to use in place of the model's own", false},
+    {"model", "reasoning", OPTION_CHOICE, AT(server.reasoning), 0, 0, "reasoning_content",
+     "reasoning_content|reasoning|both|content", NULL,
+     "which member of a chat's answer holds what the model puts between <think> and </think>; content: it is not told apart",
+     false},
     {"model", "max-model-len", OPTION_U32, AT(engine.context_max), 0, 16777216, "0", NULL, "N",
      "tokens of prompt and answer together; 0: what the model was made for", false},
 
@@ -44,6 +50,9 @@ const option_row settings_rows[] = {
      "socket for the operator, for its owner alone (see `penstock admin` in operations.md)", false},
     {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
      "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
+    {"server", "cors-origins", OPTION_STRING, AT(server.cors_origins), 0, 0, NULL, NULL, "ORIGINS",
+     "web pages of these origins may ask from a browser: https://a.example https://b.example, or * for all; else none may",
+     true},
     {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
      "answer /metrics without a key, as /health, /live and /ready are", true},
     {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
@@ -104,7 +113,9 @@ const option_row settings_rows[] = {
     {"engine", "isa", OPTION_CHOICE, DEVICE(isa), 0, 0, "auto", "auto|avx512|avx2|plain", NULL,
      "instruction set of the cpu device", false},
     {"engine", "sim-hardware", OPTION_STRING, DEVICE(sim_hardware), 0, 0, NULL, NULL, "NAME",
-     "the machine that the sim device models", false},
+     "the machine that the sim device models: h200, h100, a100-80g or cpu", false},
+    {"engine", "sim-calibration", OPTION_STRING, DEVICE(sim_calibration), 0, 0, NULL, NULL, "FILE",
+     "measurements of a machine in place of the modelled one's (`build/bench/calibrate` makes them)", false},
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},
@@ -118,14 +129,57 @@ const option_row settings_rows[] = {
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
      "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
-    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL, "who goes first", false},
+    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL,
+     "who goes first: who came first; the better priority; the earliest deadline; the shortest; the earliest job; the most "
+     "value for the time",
+     false},
+    {"scheduler", "priority-age", OPTION_U32, PLAN(order.age_ms), 0, 4294967295.0, "0", NULL, "MS",
+     "order priority: how long a wait one level of priority is worth; 0: 30,000", false},
+    {"scheduler", "fair", OPTION_BOOL, PLAN(fair.turns), 0, 0, "no", NULL, NULL,
+     "let tenants take turns by the device time they had, over their weight; the order decides within each", false},
+    {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
+     "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
-     "who may enter: as long as pages last now, or only with pages for the whole answer", false},
-    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL, "how a prompt is cut", false},
+     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at the "
+     "worst moment, as past answers were",
+     false},
+    {"scheduler", "past-future-quantile", OPTION_U32, PLAN(admission.quantile_percent), 0, 99, "0", NULL, "PERCENT",
+     "admission past-future: the share of past answers that are no longer than predicted; 0: 70", false},
+    {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
+     "admission past-future: pages left for what the prediction misses; 0: 5", false},
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
+     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
+     "the model has experts",
+     false},
+    {"scheduler", "slicing-budget", OPTION_CHOICE, AT(slicing_budget), 0, 0, "fixed", SLICING_BUDGETS, NULL,
+     "how much of prompts goes beside running answers: chunk-tokens, or as much as lets the tightest of them have its token "
+     "in time (chunk-tokens where none says when)",
+     false},
+    {"scheduler", "short-tokens", OPTION_U32, PLAN(slicing.short_tokens), 0, 1048576, "0", NULL, "N",
+     "prompts with at most so many tokens to compute share no pass with longer ones, and the two kinds take turns; 0: off; a "
+     "GPU stops gaining from more rows at 150 to 500",
+     false},
+    {"scheduler", "preemption", OPTION_CHOICE, AT(preemption), 0, 0, "none", PREEMPTIONS, NULL,
+     "when a running pass yields: never, or before its next operator where somebody more urgent came", false},
+    {"scheduler", "preemption-batch", OPTION_U32, PLAN(preemption.batch_tokens), 0, 1048576, "0", NULL, "N",
+     "with preemption operator: prompt tokens up to which requests share a pass of prompts; 0: 256", false},
+    {"scheduler", "decodes-wait", OPTION_BOOL, PLAN(preemption.decodes_wait), 0, 0, "yes", NULL, NULL,
+     "with preemption operator: answers whose clients all said how fast they want tokens wait for prompts while that "
+     "allows it",
+     false},
     {"scheduler", "reclaim", OPTION_CHOICE, AT(reclaim), 0, 0, "recompute", RECLAIMS, NULL,
      "how pages are taken back from running work", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
-     "what stays cached between requests", false},
+     "what stays cached between requests: the latest used; or with ttl also what a turn of a job left, pinned for a while",
+     false},
+    {"scheduler", "ttl", OPTION_DURATION, PLAN(retention.ttl_us), 0, 86400, "2s", NULL, "TIME",
+     "with retention ttl: how long a turn is pinned whose client does not say", false},
+    {"scheduler", "ttl-fitted", OPTION_BOOL, PLAN(retention.ttl_fitted), 0, 0, "no", NULL, NULL,
+     "fit that time to how long each tool takes, what computing again costs and what others wait for memory", false},
+    {"scheduler", "pins-percent", OPTION_U32, PLAN(retention.pins_percent), 0, 100, "50", NULL, "N",
+     "of the KV pages, all pins together", false},
+    {"scheduler", "pins-tenant-percent", OPTION_U32, PLAN(retention.tenant_pins_percent), 0, 100, "50", NULL, "N",
+     "of the KV pages, one tenant's pins", false},
     {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(retention.prefix_cache), 0, 0, "yes", NULL, NULL,
      "reuse the pages of prompts that begin alike", false},
 
@@ -167,6 +221,8 @@ int settings_finish(settings *s, error *err) {
     c->order.policy = (order_policy)policy_of(AXIS_ORDER, s->order);
     c->admission.policy = (admission_policy)policy_of(AXIS_ADMISSION, s->admission);
     c->slicing.policy = (slicing_policy)policy_of(AXIS_SLICING, s->slicing);
+    c->slicing.budget = (slicing_budget)option_choice_index(SLICING_BUDGETS, s->slicing_budget);
+    c->preemption.policy = (preemption_policy)policy_of(AXIS_PREEMPTION, s->preemption);
     c->reclaim.policy = (reclaim_policy)policy_of(AXIS_RECLAIM, s->reclaim);
     c->retention.policy = (retention_policy)policy_of(AXIS_RETENTION, s->retention);
     s->engine.device_settings.sim_realtime = true;
@@ -206,4 +262,15 @@ int settings_check_serving(const settings *s, error *err) {
 
 void settings_apply_log(const settings *s) {
     log_configure((log_level)option_choice_index(LOG_LEVELS, s->log_level), strcmp(s->log_format, "json") == 0);
+}
+
+static const char *const level_words[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+
+const char *settings_log_level_name(void) { return level_words[log_threshold()]; }
+
+int settings_set_log_level(const char *word, error *err) {
+    for (log_level level = LOG_ERROR; level <= LOG_DEBUG; level++)
+        if (strcmp(level_words[level], word) == 0) return log_set_threshold(level), OK;
+    return error_set(err, ERR_INVALID, "log-level must be one of " LOG_LEVELS ", not '%.16s'", word);
 }

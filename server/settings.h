@@ -10,7 +10,7 @@
 typedef struct {
     server_config server;
     engine_config engine; /* the policies below are filled in by settings_finish */
-    const char   *order, *admission, *slicing, *reclaim, *retention;
+    const char   *order, *admission, *slicing, *slicing_budget, *preemption, *reclaim, *retention;
     const char   *log_level, *log_format, *log_file;
 } settings;
 
@@ -29,4 +29,6 @@ int settings_read_file(options *o, const char *path, error *err);
 int settings_check_serving(const settings *s, error *err);
 
 /* Applies log-level and log-format (base/log.h). */
-void settings_apply_log(const settings *s);
+void        settings_apply_log(const settings *s);
+const char *settings_log_level_name(void); /* in force */
+int         settings_set_log_level(const char *word, error *err);

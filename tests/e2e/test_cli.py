@@ -20,7 +20,7 @@ def assert_refused(result, status, sentence):
 
 def test_help_lists_every_command(penstock):
     text = penstock("--help").stdout
-    for command in ("serve", "tokenize", "render", "inspect", "plan", "generate", "key"):
+    for command in ("serve", "tokenize", "render", "inspect", "plan", "generate", "key", "admin"):
         helped = penstock(command, "--help")
         assert re.search(rf"^  {command} ", text, re.M), command
         assert helped.returncode == 0 and helped.stdout == penstock("help", command).stdout

@@ -184,3 +184,20 @@ def test_penstock_key_makes_what_the_daemon_takes(penstock, standin, tmp_path, s
     (tmp_path / "keys").write_text(line)
     daemon = start_daemon("--api-keys", tmp_path / "keys", model=standin)
     assert ask(daemon, "/v1/models", key)[0] == 200
+
+
+def test_metrics_tell_tenants_apart(keyed):
+    def figures():
+        text = ask(keyed, "/metrics", ALICE)[2]
+        return {(name, tenant): float(value) for name, tenant, value in
+                re.findall(r'^penstock_tenant_(\w+){tenant="(\w+)"} (\S+)$', text, re.M)}
+
+    before = figures()
+    assert {tenant for _, tenant in before} == {"alice", "bob", "slow", "poor"}
+    status, _, answer = ask(keyed, "/v1/completions", BOB, {"prompt": "x", "max_tokens": 3})
+    assert status == 200
+    after = figures()
+    assert after["requests_total", "bob"] == before["requests_total", "bob"] + 1
+    assert after["tokens_total", "bob"] == before["tokens_total", "bob"] + json.loads(answer)["usage"]["total_tokens"]
+    assert after["tokens_total", "alice"] == before["tokens_total", "alice"]
+    assert after["requests", "bob"] == 0

@@ -44,14 +44,14 @@ def test_what_only_repeats_its_prompt_has_a_ledger_too(scripted):
 
 def test_a_request_is_one_line_of_log_with_its_ledger(start_daemon, standin):
     daemon = start_daemon("--log-format", "json", model=standin)
-    call(daemon, "/v1/chat/completions", {**CHAT, "n": 2, "metadata": {"job": 'a "quoted" \u00fc'}}, {"X-Request-Id": "look-for-me"})
+    call(daemon, "/v1/chat/completions", {**CHAT, "n": 2, "metadata": {"job": 'a "quoted" \u00fc\u2028\n'}}, {"X-Request-Id": "look-for-me"})
     call(daemon, "/v1/chat/completions", {**CHAT, "n": 0}, {"X-Request-Id": "and-for-me"})
     assert daemon.stop() == 0
     lines = [json.loads(line) for line in daemon.log.splitlines()]
     served, = [line for line in lines if line.get("request") == "look-for-me"]
     assert served["status"] == 200 and served["choices"] == 2 and served["output_tokens"] == 58
     assert adds_up(served) and served["total_ms"] >= served["first_token_ms"] >= served["queued_ms"] >= 0
-    assert served["metadata"] == {"job": 'a "quoted" \u00fc'}
+    assert served["metadata"] == {"job": 'a "quoted" \u00fc\u2028\n'}
     refused, = [line for line in lines if line.get("request") == "and-for-me"]
     assert refused["status"] == 400 and refused["code"] == "integer_below_min_value"
     assert refused["total_ms"] >= refused["tokenizing_ms"] >= 0

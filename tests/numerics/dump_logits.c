@@ -61,7 +61,7 @@ static void open_device(dump *d, const checkpoint *model, const char *isa) {
                                             .frame_rows = CHUNK_MAX,
                                             .page_tokens = PAGE_TOKENS,
                                             .find = find,
-                                            .find_context = d});
+                                            .context = d});
     d->vocab_size = f->vocab_size;
     d->logits = malloc(f->vocab_size * sizeof *d->logits);
     if (!d->logits) fatal("out of memory");

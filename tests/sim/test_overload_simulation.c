@@ -61,13 +61,14 @@ typedef struct {
 static backlog look(const world *w) {
     scheduler_stats s;
     scheduler_read_stats(w->s, &s);
-    return (backlog){s.running,
-                     w->m->running_max,
-                     s.waiting,
-                     s.waiting_tokens,
-                     w->prompt_left,
-                     ((uint64_t)s.pages_free + s.pages_cached) * PAGE_TOKENS,
-                     (uint64_t)s.pages_held * PAGE_TOKENS};
+    return (backlog){.running = s.running,
+                     .running_max = w->m->running_max,
+                     .waiting = s.waiting,
+                     .passed_over = s.waiting,
+                     .waiting_tokens = s.waiting_tokens,
+                     .prompt_left = w->prompt_left,
+                     .tokens_free = ((uint64_t)s.pages_free + s.pages_cached) * PAGE_TOKENS,
+                     .tokens_held = (uint64_t)s.pages_held * PAGE_TOKENS};
 }
 
 static uint32_t between(world *w, uint32_t min, uint32_t max) {

@@ -6,8 +6,8 @@
  *     PENSTOCK_SIM_SEED=first PENSTOCK_SIM_SEEDS=count PENSTOCK_SIM_EVENTS=per-seed build/tests/sim/test_simulation
  *
  * What is checked: pages conserved; every slice reads exactly its own prefix at every operator (pretend_device.h); rows
- * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound stated
- * in scheduler/order.c; conservative admission never takes memory back; everything is free after cancelling all; and
+ * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound of its
+ * order (scheduler/order.c, line.c), and where that is a comparison, nobody goes first who should not; conservative admission never takes memory back; everything is free after cancelling all; and
  * scheduler_check, after each event or on a seeded share of them. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "scheduler/order.h"
 #include "tests/sim/pretend_device.h"
 
 /* ---- scenarios ---- */
@@ -34,31 +35,34 @@ typedef struct {
     uint32_t    limit_percent;  /* of the prompts: as long as the limits allow */
     uint32_t    slow_percent;   /* of the passes: a hundred times longer */
     uint32_t    check_every;    /* scheduler_check after one event in so many */
+    bool        urgent;         /* passes of prefill yield to arrivals and to decodes that said when they want their tokens */
     bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
 } scenario;
 
 /* clang-format off */
 static const scenario scenarios[] = {
-    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check steep */
-    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false},
-    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false},
-    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false},
-    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false},
-    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false},
-    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false},
-    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, true},
-    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false},
-    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false},
+    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check urgent steep */
+    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false, false},
+    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false, false},
+    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false, false},
+    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false, false},
+    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false, false},
+    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false, false},
+    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, false,  true},
+    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false, false},
+    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false, false},
+    {"urgent_passes_run_on_top_of_stopped_ones",         12, 25000,  20,  80,   8,  16,   150,   4,  10,    8,    5,   2,   4,  true, false},
+    {"decodes_that_wait_for_prompts_are_never_forgotten", 8, 25000,  40, 120,   6,  16,   900,   4,   5,    3,    5,   1,   4,  true, false},
 };
 /* clang-format on */
 
 /* ---- the world ---- */
 
-enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256 };
+enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256, TENANTS = 3 };
 
 typedef struct {
-    bool     live, started, cancelled, finished;
-    uint64_t id, salt, arrival, passes_before, preempted_before, wait_bound;
+    bool     live, started, starts, cancelled, finished;
+    uint64_t id, salt, tenant, key, passes_before, preempted_before, wait_bound, left_before, left_bound, tbt_us, drew_us;
     uint32_t prompt, output_max, known, preemptions;
     bool     drew; /* in the last pass: must have a row in the next */
     uint32_t tokens[TOKENS_MAX];
@@ -79,13 +83,15 @@ typedef struct {
     scheduler       *scheduler;
     pretend_device   device;
     uint64_t         now_us, arrive_at_us, done_at_us; /* done_at_us: of the pass in flight */
-    bool             in_flight;
+    bool             in_flight, woken; /* woken: the pass in flight was looked at when it asked for that */
+    uint32_t         tbt_percent, tbt_max_us; /* of the requests: say how fast they want tokens */
     plan             plan;
     slice_outcome   *outcomes;
     request         *requests; /* [LIVE_MAX] */
     uint32_t         live_count;
     conversation     kept[PROMPTS_KEPT];
-    uint64_t         arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, trace;
+    uint64_t         arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
+    uint64_t         left[TENANTS]; /* got their first token, of each tenant that is told apart */
 } world;
 
 static uint32_t below(world *w, uint32_t n) { return (uint32_t)rng_below(&w->random, n); }
@@ -94,6 +100,7 @@ static bool     percent(world *w, uint32_t p) { return below(w, 100) < p; }
 static void     fold(world *w, uint64_t x) { w->trace = (w->trace ^ x) * 0x9E3779B97F4A7C15u + (w->trace >> 29); }
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static uint64_t least_time(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static void draw_config(world *w) {
     const scenario   *d = w->dice;
@@ -103,8 +110,10 @@ static void draw_config(world *w) {
                             .page_count = between(w, d->pages_min, d->pages_max),
                             .page_tokens = between(w, 1, 6),
                             .model.op_count = between(w, 1, 7),
-                            .admission.policy = (admission_policy)below(w, 2),
-                            .slicing.policy = (slicing_policy)below(w, 3),
+                            .order = {(order_policy)below(w, ORDER_COUNT), .age_ms = between(w, 0, 3)},
+                            .fair = {percent(w, 30), .tenants_max = percent(w, 30) ? between(w, 2, 3) : 0},
+                            .admission = {(admission_policy)below(w, ADMISSION_COUNT), between(w, 0, 99), percent(w, 50) ? 1 : 0},
+                            .slicing = {.policy = (slicing_policy)below(w, SLICING_COUNT), .budget = (slicing_budget)below(w, 2)},
                             .retention.prefix_cache = !percent(w, 15),
                             .jobs_max = between(w, 1, 24),
                             .seed = rng_next(&w->random)};
@@ -112,6 +121,8 @@ static void draw_config(world *w) {
     c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
     c->slicing.chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
+    if (percent(w, 30)) c->slicing.short_tokens = between(w, 1, 20);
+    if (percent(w, 50)) c->model.experts = 8, c->model.experts_per_row = 2;
     c->frame_count = below(w, 5);
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
     c->frame_tokens = c->frame_count ? between(w, 1, percent(w, 30) ? 5 : c->batch_tokens_max + 3) : 0;
@@ -120,9 +131,17 @@ static void draw_config(world *w) {
         c->model.op_count = 7, c->frame_count = 8, c->frame_tokens = between(w, 1, 6);
         c->batch_tokens_max = c->running_max + between(w, 1, 12);
     }
+    w->tbt_percent = percent(w, 50) ? 30 : 100, w->tbt_max_us = 400;
+    if (d->urgent && c->frame_count > 0) {
+        c->preemption = (preemption_config){PREEMPTION_OPERATOR, percent(w, 50) ? between(w, 1, 40) : 0, percent(w, 80)};
+        w->tbt_max_us = 3000;
+    }
     for (uint32_t op = 1; op < c->model.op_count; op++)
         if (d->steep || percent(w, 50)) w->op_cuts[c->model.op_cut_count++] = op;
     c->model.op_cuts = w->op_cuts;
+    c->retention.policy = (retention_policy)below(w, RETENTION_COUNT);
+    c->retention.ttl_us = between(w, 1, 20000), c->retention.ttl_fitted = percent(w, 30);
+    c->retention.pins_percent = between(w, 1, 100), c->retention.tenant_pins_percent = between(w, 1, 100);
 }
 
 static void world_open(world *w, const scenario *dice, uint64_t seed) {
@@ -173,11 +192,24 @@ static void draw_prompt(world *w, request *r) {
 static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     const scheduler_config *c = &w->config;
     uint32_t                rows = c->batch_tokens_max - c->running_max;
-    if (c->slicing.policy == SLICING_CHUNKED) rows = least(rows, c->slicing.chunk_tokens);
-    bool cuts = c->slicing.policy == SLICING_LAYERED || (w->dice->stop_percent > 0 && c->frame_count > 0);
+    if (c->slicing.policy != SLICING_WHOLE) rows = least(rows, c->slicing.chunk_tokens < 8 ? 1 : c->slicing.chunk_tokens / 8);
+    bool cuts = c->slicing.policy == SLICING_LAYERED || c->slicing.policy == SLICING_AUTO || (w->dice->stop_percent > 0 && c->frame_count > 0);
     if (cuts) rows = 1; /* a suspended piece is taken up as it is */
-    return (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
+    const uint64_t passes = (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
+    /* decodes that waited go alone, and long prompts take turns with short ones */
+    return (c->preemption.policy == PREEMPTION_OPERATOR ? 2 : 1) * (c->slicing.short_tokens ? 2 : 1) * passes;
 }
+
+/* What first come, first served and priority go by, from their definitions; 0: not a matter of one number. */
+static uint64_t key_of(const world *w, uint64_t number, int32_t priority) {
+    const order_config *o = &w->config.order;
+    const uint64_t      wait_us = (uint64_t)((int64_t)priority - INT32_MIN) * (o->age_ms ? o->age_ms * 1000 : 30000000);
+    if (w->config.fair.turns || o->policy > ORDER_PRIORITY) return 0;
+    if (o->policy == ORDER_FCFS || wait_us > UINT64_MAX - w->now_us) return number; /* at the clock's limit all are alike */
+    return w->now_us + wait_us;
+}
+
+static uint64_t *left_of(world *w, const request *r) { return &w->left[w->config.fair.turns ? r->tenant : 0]; }
 
 static void submit(world *w) {
     request *r = w->requests;
@@ -185,14 +217,23 @@ static void submit(world *w) {
     check(r < w->requests + LIVE_MAX);
     r->id = ++w->arrivals << 8 | (uint64_t)(r - w->requests);
     draw_prompt(w, r);
+    r->tbt_us = percent(w, w->tbt_percent) ? between(w, 1, w->tbt_max_us) : 0;
     scheduler_request q = {.id = r->id,
                            .tokens = r->tokens,
                            .prompt_tokens = r->prompt,
                            .output_tokens_max = r->output_max,
                            .cache_salt = r->salt,
-                           .tenant.id = below(w, 3),
-                           .job.id = percent(w, 50) ? between(w, 1, 20) : 0,
-                           .slo.tbt_us = percent(w, 30) ? between(w, 1, 400) : 0};
+                           .priority = (int32_t)below(w, 4) - 1,
+                           .tenant = {below(w, TENANTS), percent(w, 50) ? between(w, 1, 3) : 0},
+                           .job = {.id = percent(w, 50) ? between(w, 1, 20) : 0,
+                                   .tool = below(w, 3),
+                                   .expected_gap_us = percent(w, 20) ? between(w, 1, 5000) : 0,
+                                   .ttl_us = percent(w, 20) ? between(w, 1, 50000) : 0,
+                                   .last_step = percent(w, 10)},
+                           .slo = {.ttft_us = percent(w, 40) ? between(w, 1, 5000) : 0,
+                                   .tbt_us = r->tbt_us,
+                                   .deadline_us = percent(w, 30) ? between(w, 1, 20000) : 0,
+                                   .value = percent(w, 30) ? between(w, 1, 9) : 0}};
     error             err;
     int               status = scheduler_submit(w->scheduler, w->now_us, &q, &err);
     check(status == OK || status == ERR_FULL || status == ERR_TOO_LARGE);
@@ -204,8 +245,13 @@ static void submit(world *w) {
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
-    for (uint32_t i = 0; i < LIVE_MAX; i++)
-        if (w->requests[i].live) r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
+    r->tenant = q.tenant.id, r->key = key_of(w, w->arrivals, q.priority);
+    r->left_before = *left_of(w, r), r->left_bound = ELDER_EVERY + 1 + w->config.running_max;
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        if (!w->requests[i].live) continue;
+        r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
+        r->left_bound += ELDER_EVERY + 1 + w->config.running_max;
+    }
     r->live = true;
     w->accepted++;
     w->live_count++;
@@ -244,21 +290,47 @@ static request *request_of(world *w, uint64_t id) {
 
 static void check_first_row(world *w, request *r) {
     if (r->started) return;
-    r->started = true;
+    r->started = r->starts = true;
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     uint64_t again = stats.preempted - r->preempted_before, waited = w->passes_done - r->passes_before;
-    check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
+    if (w->config.order.policy == ORDER_FCFS && !w->config.fair.turns)
+        check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
+    if (w->config.order.policy > ORDER_PRIORITY && (!w->config.fair.turns || w->config.fair.tenants_max == 0))
+        check(*left_of(w, r) - r->left_before <= r->left_bound * (w->config.slicing.short_tokens ? 2 : 1));
     if (waited > w->longest_wait) w->longest_wait = waited;
 }
 
-/* Whoever drew a token in the last pass and still runs must draw the next one in this. */
+/* Nobody whose key is less was left waiting. */
+static void check_order(world *w) {
+    if (key_of(w, 1, 0) == 0 || w->config.slicing.short_tokens > 0) return; /* short prompts pass long ones */
+    uint64_t last = 0, first = UINT64_MAX;
+    for (uint32_t i = 0; i < LIVE_MAX; i++) {
+        request *r = &w->requests[i];
+        if (!r->live) continue;
+        if (!r->started && r->key < first) first = r->key;
+        if (r->starts && r->key > last) last = r->key;
+        r->starts = false;
+    }
+    check(last <= first);
+}
+
+/* Whoever drew a token and still runs must draw the next one in this pass, unless it may wait: then it said by when it
+ * wants it, that time has not come, and the pass can be stopped. */
 static void check_nobody_stalls(world *w) {
     for (uint32_t i = 0; i < w->plan.decode_rows; i++) request_of(w, w->plan.slices[i].id)->drew = false;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         request *r = &w->requests[i];
         if (!r->live || !r->drew) continue;
         scheduler_progress now;
+        if (w->plan.stoppable && w->config.preemption.decodes_wait && r->tbt_us > 0 && w->now_us < r->drew_us + r->tbt_us) {
+            scheduler_read_progress(w->scheduler, r->id, &now);
+            if (now.preemptions == r->preemptions) {
+                check(scheduler_wake_us(w->scheduler) < r->drew_us + r->tbt_us);
+                w->waits++;
+                continue;
+            }
+        }
         check(scheduler_read_progress(w->scheduler, r->id, &now) && now.preemptions > r->preemptions);
         r->preemptions = now.preemptions;
         r->drew = false;
@@ -285,9 +357,10 @@ static void check_plan(world *w) {
         w->cut_slices += s->op_end < c->model.op_count;
         fold(w, s->id ^ (uint64_t)s->token_begin << 40 ^ (uint64_t)s->token_end << 20 ^ s->op_end);
     }
+    check_order(w);
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
-    if (c->slicing.policy == SLICING_CHUNKED && p->decode_rows > 0) {
+    if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
         bool resumes = false; /* a suspended piece may be wider than a chunk: it is cut, and so never is */
         for (uint32_t i = 0; i < p->slice_count; i++) resumes |= p->slices[i].op_begin > 0;
         check(p->prefill_rows <= c->slicing.chunk_tokens || resumes);
@@ -307,15 +380,15 @@ static void plan_next(world *w) {
         x->prefix = request_of(w, w->plan.slices[i].id)->prefix;
         x->pages = scheduler_pages(w->scheduler, w->plan.slices[i].slot, &x->page_count);
     }
-    w->in_flight = true;
+    w->in_flight = true, w->woken = false;
     w->done_at_us = w->now_us + between(w, 50, 150) * (percent(w, w->dice->slow_percent) ? 100 : 1);
 }
 
 /* The device walks when the pass ends, so that what happened meanwhile could have done harm. */
-static void finish_pass(world *w) {
+static void finish_pass(world *w, bool wants_stop) {
     const plan *p = &w->plan;
     w->in_flight = false;
-    bool stops = p->stoppable && w->config.model.op_count > 1 && percent(w, w->dice->stop_percent);
+    bool stops = p->stoppable && w->config.model.op_count > 1 && (wants_stop || percent(w, w->dice->stop_percent));
     if (stops) {
         uint32_t op = between(w, 1, w->config.model.op_count - 1);
         device_walk(&w->device, p, op);
@@ -328,11 +401,12 @@ static void finish_pass(world *w) {
         for (uint32_t i = 0; i < p->slice_count; i++) {
             if (!p->slices[i].samples) continue;
             request *r = request_of(w, p->slices[i].id);
+            if (i >= p->decode_rows) ++*left_of(w, r);
             append(r, below(w, 3));
             bool finished = r->known == r->prompt + r->output_max || percent(w, w->dice->finish_percent);
             r->finished = finished;
             w->outcomes[i] = (slice_outcome){r->tokens[r->known - 1], finished};
-            r->drew = true;
+            r->drew = true, r->drew_us = w->now_us;
         }
         scheduler_pass_done(w->scheduler, w->now_us, w->outcomes);
     }
@@ -357,15 +431,33 @@ static void check_counts(world *w) {
     if (below(w, w->dice->check_every) == 0) scheduler_check(w->scheduler);
 }
 
+/* When the pass in flight wants to be looked at. */
+static uint64_t wake_at_us(const world *w) {
+    if (!w->in_flight || !w->plan.stoppable || w->woken) return UINT64_MAX;
+    const uint64_t at_us = scheduler_wake_us(w->scheduler);
+    return at_us > w->now_us ? at_us : w->now_us;
+}
+
+/* Sometimes the last boundary was behind it already. */
+static void look_at_pass(world *w) {
+    if (w->in_flight && scheduler_should_stop(w->scheduler, w->now_us) && percent(w, 90)) finish_pass(w, true);
+}
+
 static void one_event(world *w) {
-    if (w->in_flight && w->done_at_us <= w->arrive_at_us) {
+    if (wake_at_us(w) < least_time(w->done_at_us, w->arrive_at_us)) {
+        w->now_us = wake_at_us(w);
+        w->woken = true;
+        look_at_pass(w);
+    } else if (w->in_flight && w->done_at_us <= w->arrive_at_us) {
         w->now_us = w->done_at_us;
-        finish_pass(w);
+        finish_pass(w, false);
     } else {
         w->now_us = w->arrive_at_us;
         w->arrive_at_us += below(w, 2 * w->dice->arrive_us);
+        if (percent(w, 2)) scheduler_end_job(w->scheduler, w->now_us, between(w, 1, 20));
         if (percent(w, w->dice->cancel_percent)) cancel(w);
         else submit(w);
+        look_at_pass(w);
     }
     check_counts(w);
     if (!w->in_flight) plan_next(w);
@@ -380,7 +472,7 @@ static void cancel_everything(world *w) {
         r->cancelled = true;
         if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
     }
-    if (w->in_flight) finish_pass(w);
+    if (w->in_flight) finish_pass(w, false);
     check(!scheduler_plan(w->scheduler, w->now_us, &w->plan));
     scheduler_check(w->scheduler);
     scheduler_drop_cache(w->scheduler);
@@ -402,10 +494,11 @@ static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, b
     if (print)
         fprintf(stderr,
                 "trace %016llx  %u events, %llu finished, %llu cancelled, %llu refused, %llu hits, %llu taken back, %llu "
-                "stopped, %llu cut, longest wait %llu passes\n",
+                "stopped, %llu cut, %llu decodes waited, longest wait %llu passes\n",
                 (unsigned long long)w.trace, events, (unsigned long long)s.finished, (unsigned long long)s.cancelled,
                 (unsigned long long)s.refused, (unsigned long long)s.cache_hit_tokens, (unsigned long long)s.preempted,
-                (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices, (unsigned long long)w.longest_wait);
+                (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices,
+                (unsigned long long)w.waits, (unsigned long long)w.longest_wait);
     uint64_t trace = w.trace;
     world_close(&w);
     return trace;

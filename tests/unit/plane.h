@@ -4,6 +4,7 @@
  * together and the seed decides at each pass who takes part, where slices are cut (between tokens, between operators,
  * both), and whether and where the pass is stopped. What a sequence draws must not depend on any of it. */
 #pragma once
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -269,6 +270,8 @@ static void plane_sweep(plane *p, plane_sequence *q) {
     qsort(q->segments, kept, sizeof *q->segments, plane_by_begin);
 }
 
+static bool plane_stop(void *context) { return atomic_load(&((plane *)context)->stop); }
+
 static void plane_pass(plane *p, walker *w) {
     walk_result r;
     error       err;
@@ -333,9 +336,9 @@ static uint64_t plane_run(const plane_config *c, plane_sequence *sequences, uint
                                             .frame_count = c->frame_count,
                                             .frame_rows = c->frame_rows,
                                             .page_tokens = c->page_tokens,
-                                            .stop = &p->stop,
+                                            .stop = plane_stop,
                                             .find = plane_find,
-                                            .find_context = p});
+                                            .context = p});
     plane_now = p;
     while (plane_choose(p) > 0)
         if (p->slice_count > 0) plane_pass(p, w);

@@ -115,6 +115,60 @@ static void stop_strings_wait_for_the_fewest_tokens(void **state) {
     stop_set_free(&rules.stops);
 }
 
+/* ---- thoughts: the bytes 1 and 2 stand for <think> and </think> ---- */
+
+typedef struct {
+    buf thought, content;
+} two_readers;
+
+/* As reply.c cuts each event. */
+static void read_both(two_readers *r, choice *c) {
+    size_t thought = choice_reasoning(c, c->sent);
+    buf_append(&r->thought, c->text.data ? c->text.data + c->sent : "", thought);
+    buf_append(&r->content, c->text.data ? c->text.data + c->sent + thought : "", choice_unsent(c) - thought);
+    choice_sent(c, true);
+}
+
+static void expect_thought(bool begun_by_prompt, const char *script, const char *thought, const char *content,
+                           uint32_t reasoning_tokens) {
+    static const char *const stops[] = {"END"};
+    choice_rules             rules = rules_with(stops, 1);
+    for (int streamed = 0; streamed < 2; streamed++) {
+        choice      c;
+        two_readers r;
+        buf_init(&r.thought, 1 << 10), buf_init(&r.content, 1 << 10);
+        buf_append(&r.thought, "", 0), buf_append(&r.content, "", 0);
+        rules.think_begin = 1, rules.think_end = 2;
+        choice_init(&c, &rules, false);
+        if (begun_by_prompt) choice_begin_thinking(&c);
+        for (size_t i = 0; script[i]; i++) {
+            take(&c, (unsigned char)script[i]);
+            if (streamed) read_both(&r, &c);
+        }
+        choice_finish(&c, CHOICE_LENGTH);
+        read_both(&r, &c);
+        assert_string_equal(r.thought.data ? r.thought.data : "", thought);
+        assert_string_equal(r.content.data ? r.content.data : "", content);
+        assert_int_equal(c.reasoning_tokens, reasoning_tokens);
+        assert_int_equal(c.entry_count == 0 || c.entries[0].token == (unsigned char)content[0], true);
+        buf_free(&r.thought), buf_free(&r.content);
+        choice_free(&c);
+    }
+    stop_set_free(&rules.stops);
+}
+
+static void what_is_thought_is_told_apart(void **state) {
+    (void)state;
+    expect_thought(false, "plain", "", "plain", 0);
+    expect_thought(false, "\1\nhm\n\2\n\nyes", "hm\n", "yes", 5);
+    expect_thought(true, "\nhm\2yes", "hm", "yes", 4);
+    expect_thought(true, "hm", "hm", "", 2);                /* cut off in the middle of it */
+    expect_thought(false, "\1\2yes", "", "yes", 1);         /* nothing was thought */
+    expect_thought(false, "yes\1no\2", "", "yes\1no\2", 0); /* later such tokens are text */
+    expect_thought(true, "an END\2an END", "an END", "an ", 7);
+    expect_thought(true, "\xE2\x82\2\xE2\x82\xAC", "\xEF\xBF\xBD", "\xE2\x82\xAC", 3);
+}
+
 static void a_model_without_a_tokenizer_answers_with_ids(void **state) {
     (void)state;
     choice_rules rules = {0};
@@ -151,6 +205,7 @@ int main(void) {
         cmocka_unit_test(nothing_that_might_be_a_stop_string_is_sent_early),
         cmocka_unit_test(a_character_is_never_sent_in_parts),
         cmocka_unit_test(stop_strings_wait_for_the_fewest_tokens),
+        cmocka_unit_test(what_is_thought_is_told_apart),
         cmocka_unit_test(a_model_without_a_tokenizer_answers_with_ids),
         cmocka_unit_test(the_stream_is_the_text_whatever_is_stopped_where),
     };

@@ -274,6 +274,39 @@ static int start(void **state) {
     return 0;
 }
 
+static void the_figures_of_many_tenants_stay_few(void **state) {
+    static char    text[64 * 128];
+    tenant_figures f[4];
+    fault          refused;
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        char name[16], key[32];
+        snprintf(name, sizeof name, "t%d", i), snprintf(key, sizeof key, "sk-tenant-%d-0123456789", i);
+        strcat(text, line_for(name, key)), strcat(text, " concurrency=1\n");
+    }
+    keys   *k = read_text(text);
+    tenant *first = find(k, "Bearer sk-tenant-0-0123456789"), *last = find(k, "Bearer sk-tenant-5-0123456789"),
+           *fifth = find(k, "Bearer sk-tenant-4-0123456789");
+    assert_int_equal(tenant_enter(first, 1, &refused), 0);
+    assert_int_equal(tenant_enter(first, 1, &refused), -1);
+    assert_int_equal(tenant_enter(last, 1, &refused), 0);
+    tenant_charge(last, 7), tenant_charge(fifth, 5);
+    assert_int_equal(keys_figures(k, f, 4), 4);
+    assert_string_equal(f[0].name, "t0");
+    assert_int_equal(f[0].requests, 1);
+    assert_int_equal(f[0].refused, 1);
+    assert_int_equal(f[0].running, 1);
+    assert_string_equal(f[2].name, "t2");
+    assert_string_equal(f[3].name, "(other)"); /* three of them */
+    assert_int_equal(f[3].tokens, 12);
+    assert_int_equal(f[3].requests, 1);
+    assert_int_equal(keys_figures(NULL, f, 4), 0);
+    tenant_leave(first), tenant_leave(last);
+    assert_int_equal(keys_figures(k, f, 4), 4);
+    assert_int_equal(f[0].running, 0);
+    keys_free(k);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_finds_its_tenant_and_no_other_does),
@@ -290,6 +323,7 @@ int main(void) {
         cmocka_unit_test(clients_are_told_what_is_left),
         cmocka_unit_test(a_reload_forgives_no_debt_and_counts_on),
         cmocka_unit_test(tenants_share_prefixes_only_by_the_same_word),
+        cmocka_unit_test(the_figures_of_many_tenants_stay_few),
     };
     return cmocka_run_group_tests_name("keys", tests, start, NULL);
 }

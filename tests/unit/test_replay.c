@@ -174,7 +174,7 @@ static void open_fixture(fixture *f, const char *text) {
     f->server = fake_sse_start(&port);
     snprintf(f->url, sizeof f->url, "http://127.0.0.1:%u/v1/", port);
     f->config = (replay_config){
-        .url = f->url, .rules = {.seed = 5, .length_scale = 1}, .rate_scale = 1, .timeout_us = 30000000, .quiet = true};
+        .url = f->url, .rules = {.seed = 5, .length_scale = 1}, .pace.rate_scale = 1, .timeout_us = 30000000, .quiet = true};
     if (trace_read_text(&f->t, text, strlen(text), "auto", &err) != OK) fail_msg("%s", err.text);
 }
 

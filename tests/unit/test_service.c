@@ -49,7 +49,7 @@ static void configure(void) {
     fake.script = "Once upon a time. ";
     fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0, fake.wait_s = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
-    fake.no_tokenizer = false;
+    fake_text.missing = fake_text.thinks = false;
 }
 static void start(void) {
     sem_init(&daemon_.ready, 0, 0);
@@ -152,8 +152,9 @@ static void an_answer_is_what_the_model_said(void **state) {
     assert_memory_equal(text, "HTTP/1.1 200 ", 13);
     assert_non_null(strstr(text, "\"message\":{\"role\":\"assistant\",\"content\":\"Once\",\"refusal\":null},\"logprobs\":"
                                  "null,\"finish_reason\":\"length\"}"));
-    assert_non_null(strstr(text, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
-                                 "details\":{\"cached_tokens\":0}}}"));
+    assert_non_null(strstr(text,
+                           "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_"
+                           "details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}"));
     stop();
 }
 
@@ -175,7 +176,7 @@ static void a_stream_has_openai_s_order(void **state) {
         "[{\"index\":0,\"delta\":{\"content\":\"c\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n"
         "[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":null}\n"
         "[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7,\"prompt_tokens_details\":{\"cached_"
-        "tokens\":0}}}\n"
+        "tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}\n"
         "[DONE]\n");
     stop();
 }
@@ -260,6 +261,116 @@ static void a_full_queue_is_an_answer_before_any_200(void **state) {
     text = post("/v1/completions", "{\"prompt\":\"x\",\"n\":3,\"max_tokens\":4000}");
     assert_memory_equal(text, "HTTP/1.1 503 ", 13);
     wait_until_nothing_runs();
+    stop();
+}
+
+/* With header lines of its own. */
+static engine_request submitted(const char *headers, const char *members) {
+    char text[2048], body[1024];
+    int  fd = dial();
+    snprintf(body, sizeof body, "{\"prompt\":\"x\",\"max_tokens\":1%s}", members);
+    snprintf(text, sizeof text,
+             "POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s", headers,
+             strlen(body), body);
+    send_text(fd, text);
+    const char *got = read_all(fd);
+    if (strncmp(got, "HTTP/1.1 200 ", 13) != 0) fail_msg("%s", got);
+    return fake.last;
+}
+
+static void what_a_request_says_of_itself_reaches_the_engine(void **state) {
+    (void)state;
+    configure();
+    start();
+    engine_request r = submitted("", "");
+    assert_true(r.job.id == 0 && r.tenant.id == 0 && r.priority == 0 && r.slo.ttft_us == 0);
+    r = submitted("", ",\"slo\":{\"ttft_ms\":60000,\"tbt_ms\":50.5,\"deadline_ms\":90000,\"value\":3},\"priority\":-7");
+    assert_true(r.slo.ttft_us > 50000000 && r.slo.ttft_us <= 60000000 && r.slo.tbt_us == 50500 && r.slo.value == 3);
+    assert_true(r.slo.deadline_us > 80000000 && r.slo.deadline_us <= 90000000 && r.priority == -7);
+    r = submitted("x-llm-d-slo-ttft-ms: 60000\r\nx-llm-d-slo-tpot-ms: 40\r\n", ",\"slo\":{\"tbt_ms\":50}");
+    assert_true(r.slo.ttft_us > 50000000 && r.slo.tbt_us == 50000); /* the body wins */
+    r = submitted("x-llm-d-slo-ttft-ms: soon\r\nx-llm-d-slo-tpot-ms: -1\r\n", "");
+    assert_true(r.slo.ttft_us == 0 && r.slo.tbt_us == 0);
+    assert_int_equal(submitted("", ",\"service_tier\":\"flex\"").priority, 100);
+    assert_int_equal(submitted("", ",\"service_tier\":\"priority\"").priority, -100);
+
+    const uint64_t session = submitted("X-Session-Id: s\r\n", ",\"session_id\":\"t\"").job.id;
+    assert_true(session != 0 && session == submitted("", ",\"session_id\":\"s\",\"job_id\":\"t\"").job.id);
+    assert_true(session == submitted("", ",\"job_id\":\"s\"").job.id);
+    assert_true(session == submitted("", ",\"prompt_cache_key\":\"s\"").job.id);
+    assert_true(session != submitted("", ",\"session_id\":\"t\"").job.id);
+    r = submitted(
+        "",
+        ",\"tool\":\"grep\",\"expected_gap_ms\":1500,\"ttl_ms\":2000,\"last_step\":true,\"prompt_cache_retention\":\"24h\"");
+    assert_true(r.job.tool && r.job.expected_gap_us == 1500000 && r.job.ttl_us == 2000000 && r.job.last_step);
+    assert_true(submitted("", ",\"prompt_cache_retention\":\"24h\"").job.ttl_us == 86400000000u);
+
+    const uint64_t tenant = submitted("x-llm-d-inference-fairness-id: me\r\n", "").tenant.id;
+    assert_true(tenant != 0 && tenant == submitted("", ",\"user\":\"me\",\"safety_identifier\":\"you\"").tenant.id);
+    assert_true(tenant == submitted("", ",\"safety_identifier\":\"me\"").tenant.id);
+    assert_true(tenant == submitted("x-llm-d-inference-fairness-id: you\r\n", ",\"user\":\"me\"").tenant.id);
+    assert_true(submitted("", ",\"cache_salt\":\"a\"").cache_salt != submitted("", ",\"cache_salt\":\"b\"").cache_salt);
+    stop();
+}
+
+static void who_waits_past_a_deadline_is_told_so(void **state) {
+    (void)state;
+    configure();
+    start();
+    fake.frozen = true;
+    int  patient = dial(), streamed = dial();
+    char first[512] = {0};
+    send_post(streamed, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":50},\"stream\":true}");
+    send_post(patient, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":60000},\"max_tokens\":3}");
+    const char *text = post("/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":50}}");
+    assert_memory_equal(text, "HTTP/1.1 504 ", 13);
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    assert_non_null(strstr(text, "x-should-retry: false\r\n"));
+    text = read_all(streamed);
+    assert_memory_equal(text, "HTTP/1.1 200 ", 13);
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    assert_null(strstr(text, "[DONE]"));
+    fake.frozen = false;
+    assert_true(recv(patient, first, sizeof first - 1, 0) > 0);
+    assert_memory_equal(first, "HTTP/1.1 200 ", 13);
+    close(patient);
+    wait_until_nothing_runs();
+    stop();
+}
+
+static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
+    (void)state;
+    configure();
+    fake.script = "\1hm\2\nyes", fake_text.thinks = true;
+    start();
+    const char *text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
+    assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null,\"reasoning_content\":\"hm\"}"));
+    assert_non_null(strstr(text, "\"completion_tokens_details\":{\"reasoning_tokens\":3}"));
+    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":3}");
+    assert_non_null(strstr(text, "\"content\":null,\"refusal\":null,\"reasoning_content\":\"hm\"}"));
+    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"include_reasoning\":false}");
+    assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null}"));
+    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"stream\":true}");
+    assert_non_null(strstr(text, "\"delta\":{\"reasoning_content\":\"h\"}"));
+    assert_non_null(strstr(text, "\"delta\":{\"content\":\"y\"}"));
+    assert_true(strstr(text, "reasoning_content\":\"m") < strstr(text, "content\":\"y"));
+    text =
+        post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8,\"stream\":true,\"include_reasoning\":false}");
+    assert_null(strstr(text, "\"h\""));
+    assert_non_null(strstr(text, "\"delta\":{\"content\":\"y\"}"));
+    text = post("/v1/completions",
+                "{\"prompt\":\"x\",\"seed\":0,\"max_tokens\":8}"); /* a completion is text, whatever it says */
+    assert_non_null(strstr(text, "\"text\":\"\\u0001hm\\u0002\\nyes\""));
+    stop();
+    daemon_.config.reasoning = "both";
+    start();
+    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
+    assert_non_null(strstr(text, "\"reasoning_content\":\"hm\",\"reasoning\":\"hm\"}"));
+    stop();
+    daemon_.config.reasoning = "content";
+    start();
+    text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
+    assert_non_null(strstr(text, "\"content\":\"\\u0001hm\\u0002\\nyes\""));
     stop();
 }
 
@@ -374,10 +485,32 @@ static void draining_has_a_bound(void **state) {
     assert_int_equal(fake.cancelled, 1);
 }
 
+static void a_frozen_engine_turns_live_to_failing_and_a_moving_one_back(void **state) {
+    (void)state;
+    configure();
+    daemon_.config.stall_us = 50000;
+    start();
+    int  fd = dial();
+    char some[64];
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":4000,\"stream\":true}");
+    assert_true(recv(fd, some, sizeof some, 0) > 0);
+    assert_memory_equal(get("/live"), "HTTP/1.1 200 ", 13);
+    fake.frozen = true;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 503 ", 13) != 0; i++) usleep(1000);
+    assert_non_null(strstr(get("/health"), "\"status\":\"stuck\""));
+    assert_int_equal(metric("penstock_health{state=\"stuck\"} "), 1);
+    fake.frozen = false;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 200 ", 13) != 0; i++) usleep(1000);
+    assert_memory_equal(get("/ready"), "HTTP/1.1 200 ", 13);
+    close(fd);
+    wait_until_nothing_runs();
+    stop();
+}
+
 static void a_model_without_a_tokenizer_takes_and_gives_token_ids(void **state) {
     (void)state;
     configure();
-    fake.no_tokenizer = true;
+    fake_text.missing = true;
     start();
     char *text = post("/v1/completions", "{\"prompt\":[1,2,3],\"seed\":0,\"max_tokens\":2,\"return_token_ids\":true}");
     assert_non_null(strstr(text, "\"text\":\" 79 110\""));
@@ -428,11 +561,15 @@ int main(void) {
         cmocka_unit_test(a_failure_before_the_first_byte_is_a_status),
         cmocka_unit_test(a_failure_in_a_stream_is_an_error_event_without_done),
         cmocka_unit_test(a_full_queue_is_an_answer_before_any_200),
+        cmocka_unit_test(what_a_request_says_of_itself_reaches_the_engine),
+        cmocka_unit_test(who_waits_past_a_deadline_is_told_so),
+        cmocka_unit_test(what_a_model_thinks_is_a_member_of_its_own),
         cmocka_unit_test(clients_that_leave_at_any_moment_leave_nothing_behind),
         cmocka_unit_test(a_reader_that_stops_reading_is_cut_off_within_its_bound),
         cmocka_unit_test(a_reader_that_pauses_gets_the_whole_text_in_fewer_events),
         cmocka_unit_test(running_requests_finish_after_sigterm_and_new_ones_are_refused),
         cmocka_unit_test(draining_has_a_bound),
+        cmocka_unit_test(a_frozen_engine_turns_live_to_failing_and_a_moving_one_back),
         cmocka_unit_test(a_model_without_a_tokenizer_takes_and_gives_token_ids),
         cmocka_unit_test(each_mistake_has_its_status),
     };

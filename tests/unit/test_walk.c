@@ -76,7 +76,7 @@ static single *single_new(void) {
     return s;
 }
 
-static walker *walker_over(const fixture *x, single *s, const atomic_bool *stop) {
+static walker *walker_over(const fixture *x, single *s, bool (*stop)(void *)) {
     return walker_new(&(walker_config){.api = &device_symbolic,
                                        .device = x->d,
                                        .program = &x->p,
@@ -89,7 +89,7 @@ static walker *walker_over(const fixture *x, single *s, const atomic_bool *stop)
                                        .page_tokens = PAGE_TOKENS,
                                        .stop = stop,
                                        .find = find_single,
-                                       .find_context = s});
+                                       .context = s});
 }
 
 static void rows_are_absent_from_operators_their_slice_does_not_cover(void **state) {
@@ -182,15 +182,19 @@ static void several_rows_of_one_slice_can_be_drawn(void **state) {
     close_all(&x);
 }
 
+static bool stops_always(void *context) {
+    (void)context;
+    return true;
+}
+
 static void a_raised_flag_stops_after_one_operator_and_only_stoppable_passes(void **state) {
     (void)state;
     fixture x = fixture_new();
     open_device(&x);
-    single           *s = single_new();
-    const atomic_bool stop = true;
-    walker           *w = walker_over(&x, s, &stop);
-    const slice       one = {
-              .id = 1, .token_end = 9, .op_end = x.p.op_count, .frame_in = {NO_FRAME, 0}, .frame_out = {3, 0}, .samples = true};
+    single     *s = single_new();
+    walker     *w = walker_over(&x, s, stops_always);
+    const slice one = {
+        .id = 1, .token_end = 9, .op_end = x.p.op_count, .frame_in = {NO_FRAME, 0}, .frame_out = {3, 0}, .samples = true};
     walk_result r;
     assert_int_equal(walker_walk(w, &(plan){.slice_count = 1, .slices = &one, .stoppable = true}, &r, NULL), OK);
     assert_true(r.stopped);

@@ -1,0 +1,61 @@
+#include "bench/shared_flags.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int read_slo(const char *text, slo *out, error *err) {
+    const struct {
+        const char *name;
+        double     *to;
+    } limits[] = {
+        {"ttft_ms", &out->ttft_ms}, {"tpot_ms", &out->tpot_ms}, {"tbt_ms", &out->tbt_ms}, {"e2e_ms", &out->e2e_ms}};
+    for (const char *at = text; at && *at;) {
+        size_t n = strcspn(at, "="), i = 0;
+        char  *end;
+        while (i < 4 && (strlen(limits[i].name) != n || memcmp(limits[i].name, at, n) != 0)) i++;
+        double value = at[n] ? strtod(at + n + 1, &end) : NAN;
+        if (i == 4 || !(value > 0 && value < 1e12) || end == at + n + 1 || (*end && *end != ','))
+            return error_set(err, ERR_USAGE, "--slo '%.80s' is not like ttft_ms=500,tpot_ms=50 (also tbt_ms, e2e_ms)", at);
+        *limits[i].to = value;
+        at = *end ? end + 1 : end;
+    }
+    return OK;
+}
+
+int make_folder(const char *path, error *err) {
+    char   part[4096];
+    size_t n = strlen(path);
+    if (n >= sizeof part) return error_set(err, ERR_USAGE, "--out is longer than %zu bytes", sizeof part - 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != 0) continue;
+        memcpy(part, path, i), part[i] = 0;
+        if (mkdir(part, 0777) != 0 && errno != EEXIST)
+            return error_set(err, ERR_IO, "cannot make %s: %s", part, strerror(errno));
+    }
+    return OK;
+}
+
+int write_file(const char *folder, const char *name, const buf *content, error *err) {
+    char path[4352];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "w");
+    bool  good = f && fwrite(content->data ? content->data : "", 1, content->size, f) == content->size;
+    if (f && fclose(f) != 0) good = false;
+    return good ? OK : error_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+}
+
+const char *file_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+double trace_span_s(const trace *t) {
+    uint64_t last_us = 0;
+    for (uint32_t i = 0; i < t->request_count; i++)
+        if (t->requests[i].at_us > last_us) last_us = t->requests[i].at_us;
+    return (double)last_us * 1e-6;
+}
