@@ -80,7 +80,8 @@ typedef struct {
     uint32_t    context_max;
     bool        map_weights;  /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
     const char *isa;          /* cpu: "auto", "avx512", "avx2", "plain" */
-    const char *sim_hardware; /* sim: a row of its hardware table */
+    const char *sim_hardware;    /* sim: a row of its hardware table */
+    const char *sim_calibration; /* sim: a file of measurements in place of the row's; NULL: none */
     bool        sim_realtime; /* sim: sleep for the costed time (in the daemon) instead of only counting it */
     void (*progress)(void *context, const char *what, uint64_t done_bytes,
                      uint64_t total_bytes); /* while loading; may be NULL */

@@ -1,7 +1,6 @@
 /* The device that only pretends: no weights, no numbers, but the time a modelled machine would take.
  *
- * Each operator costs the longer of its bytes over the bandwidth and its operations over the rate, plus a launch
- * (a roofline). What is drawn is a hash of the request's own history, so everything above the device behaves as with a
+ * What an operator costs is a matter of the machine (sim_machine.h). What is drawn is a hash of the request's own history, so everything above the device behaves as with a
  * real one: the same answers whatever the neighbours and cuts. With sim_realtime the calling thread sleeps for the costed
  * time; without, a virtual clock jumps. */
 #include <stdlib.h>
@@ -11,21 +10,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "engine/device.h"
-
-typedef struct {
-    const char *name;
-    double      bytes_per_s, flops_per_s; /* reached by good kernels, not the datasheet's */
-    double      launch_ns;                /* of one operator */
-    uint64_t    memory_bytes;
-} hardware;
-
-static const hardware hardware_rows[] = {
-    {"h200", 4.3e12, 790e12, 4000, UINT64_C(141) << 30}, /* the first is the default */
-    {"h100", 2.9e12, 700e12, 4000, UINT64_C(80) << 30},
-    {"a100", 1.75e12, 250e12, 5000, UINT64_C(80) << 30},
-    {"cpu", 5.0e10, 4.2e11, 3000, UINT64_C(64) << 30}, /* two threads of a Zen 5 server, bf16 */
-};
-enum { HARDWARE_ROWS = sizeof hardware_rows / sizeof *hardware_rows };
+#include "engine/sim_machine.h"
 
 /* Ids from here on are ordinary pieces of text in the tokenizers in use: below are special tokens and single bytes. */
 enum { FIRST_TEXT_ID = 259, TEXT_IDS = 1024 };
@@ -37,7 +22,7 @@ struct device {
     const model_facts *facts;
     const program     *program;
     device_config      config;
-    const hardware    *machine;
+    sim_machine        machine;
     batch              batch;
     batch_run         *runs;    /* [rows_max] */
     batch_output      *outputs; /* [outputs_max] */
@@ -49,31 +34,19 @@ struct device {
     _Atomic uint64_t   now_us;
 };
 
-static const hardware *find_hardware(const char *name, error *err) {
-    if (!name || !*name) return &hardware_rows[0];
-    for (int i = 0; i < HARDWARE_ROWS; i++)
-        if (strcmp(hardware_rows[i].name, name) == 0) return &hardware_rows[i];
-    char known[128] = "";
-    for (int i = 0; i < HARDWARE_ROWS; i++) {
-        strcat(known, i ? ", " : "");
-        strcat(known, hardware_rows[i].name);
-    }
-    error_set(err, ERR_NOT_FOUND, "the sim device models no machine named '%s'; it has %s", name, known);
-    return NULL;
-}
-
 static bool sim_available(char *why, size_t why_size) {
     if (why_size) *why = 0;
     return true;
 }
 
 static int sim_plan_memory(const model_facts *f, const program *p, const device_config *c, memory_plan *out, error *err) {
-    const hardware *machine = find_hardware(c->sim_hardware, err);
-    if (!machine) return ERR_NOT_FOUND;
+    sim_machine machine;
+    const int   status = sim_machine_find(&machine, c->sim_hardware, c->sim_calibration, err);
+    if (status != OK) return status;
     uint64_t row_bytes = 0;
     for (int b = 0; b < ROW_BUFFER_COUNT; b++) row_bytes += p->row_bytes[b];
     *out = (memory_plan){.page_bytes = (uint64_t)c->page_tokens * p->layer_count * p->kv_row_bytes,
-                         .available_bytes = machine->memory_bytes};
+                         .available_bytes = machine.memory_bytes};
     const memory_row rows[] = {
         {"weights", true, facts_parameter_count(f) * dtype_bytes(f->weights)},
         {"KV pages", true, c->page_count * out->page_bytes},
@@ -94,8 +67,9 @@ static void sim_close(device *d) {
 }
 
 static int sim_open(device **out, const checkpoint *c, const program *p, const device_config *config, error *err) {
-    const hardware *machine = find_hardware(config->sim_hardware, err);
-    if (!machine) return ERR_NOT_FOUND;
+    sim_machine machine;
+    const int   status = sim_machine_find(&machine, config->sim_hardware, config->sim_calibration, err);
+    if (status != OK) return status;
     device *d = calloc(1, sizeof *d);
     if (!d) fatal("out of memory for the sim device");
     *d = (device){.facts = checkpoint_facts(c), .program = p, .config = *config, .machine = machine};
@@ -163,7 +137,7 @@ static int sim_bind(device *d, const batch *b, error *err) {
     d->batch = *b;
     d->load_window = -1;
     d->load = (op_load){.rows = b->row_count, .outputs = b->output_count};
-    d->load.experts_touched = (uint32_t)(program_expected_experts(d->facts, b->row_count) + 0.5);
+    d->load.experts_touched = (uint32_t)(sim_machine_experts(&d->machine, d->facts, b->row_count) + 0.5);
     return OK;
 }
 
@@ -207,10 +181,7 @@ static int sim_run_op(device *d, uint32_t op_index, error *err) {
     const op *o = &d->program->ops[op_index];
     if (o->kind == OP_ATTENTION) sum_contexts(d, d->facts->sliding_window[o->layer]);
     const op_cost cost = program_cost(d->program, d->facts, op_index, &d->load);
-    const double  bytes = cost.weight_bytes + cost.kv_bytes + cost.activation_bytes;
-    const double  transfer_ns = bytes / d->machine->bytes_per_s * 1e9,
-                 compute_ns = cost.flops / d->machine->flops_per_s * 1e9;
-    spend(d, (op_kind)o->kind, d->machine->launch_ns + (transfer_ns > compute_ns ? transfer_ns : compute_ns));
+    spend(d, (op_kind)o->kind, sim_machine_op_ns(&d->machine, (op_kind)o->kind, &cost));
     count_bytes(d, o, &cost);
     if (op_index == 0) d->stats.rows += d->batch.row_count;
     return OK;

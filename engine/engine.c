@@ -60,7 +60,7 @@ struct engine {
     uint64_t        wake_us;        /* of the pass that runs: when time alone may want it stopped */
     uint64_t        stop_wanted_us; /* when that came up for which the pass before was stopped; 0: it was not */
     uint32_t        room_kept;      /* places of the ring that the pass that runs may need */
-    bool            said;                       /* something was pushed in this step */
+    bool            said;           /* something was pushed in this step */
     uint64_t        passes_begun, accounted_us; /* up to here time was taken for the pace; 0: idle since */
     uint64_t        found_tokens;               /* in the cache, by requests that are in a pass for the first time */
     uint32_t        last_output;                /* in the last pass, of the request that finished last */
@@ -95,6 +95,10 @@ static void publish(engine *e) {
 
 /* The request is gone from the scheduler. Its memory goes before its end is told, so that its id is free by then. */
 static void finish(engine *e, request *r, engine_event *event) {
+    scheduler_job_view job;
+    const uint64_t     now_us = e->api->now_us(e->device);
+    if (r->asked.job.id && scheduler_read_job(e->scheduler, r->asked.job.id, &job) && job.pinned_until_us > now_us)
+        event->pinned_tokens = job.pinned_tokens, event->pinned_us = job.pinned_until_us - now_us;
     ledger_finished(&r->ledger, &r->clock, e->passes_begun, e->api->now_us(e->device));
     if (r->ledger.output_tokens > 0) pace_answer(&e->figures.pace, r->ledger.output_tokens);
     event->id = r->asked.id;
@@ -421,6 +425,8 @@ static int step(engine *e, bool *ran, error *err) {
     e->seen_kicks = requests_kicks(&e->requests);
     take_new(e);
     take_cancelled(e);
+    for (uint64_t job; (job = requests_next_ended_job(&e->requests)) != 0;)
+        scheduler_end_job(e->scheduler, e->api->now_us(e->device), job);
     if (atomic_exchange(&e->drop_cache, false)) scheduler_drop_cache(e->scheduler);
     *ran = false;
     if (has_room(e) && !atomic_load(&e->held)) {
@@ -654,6 +660,12 @@ void engine_read_snapshot(engine *e, engine_snapshot *out) {
 void engine_hold(engine *e, bool held) {
     atomic_store(&e->held, held);
     requests_kick(&e->requests);
+}
+
+int engine_end_job(engine *e, uint64_t job, error *err) {
+    return requests_end_job(&e->requests, job)
+               ? OK
+               : error_set(err, ERR_FULL, "too many jobs were ended at once; come back later");
 }
 
 void engine_drop_cache(engine *e) {

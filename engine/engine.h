@@ -87,6 +87,9 @@ void engine_cancel(engine *e, uint64_t id); /* its FINISHED event (reason cancel
  * prefixes that no running request holds are forgotten, after the pass that runs. */
 void engine_hold(engine *e, bool held);
 void engine_drop_cache(engine *e);
+/* No turn of the job will follow: what is pinned for it is let go, after the pass that runs. Any thread. ERR_FULL: too many
+ * were ended at once; come back later. */
+int engine_end_job(engine *e, uint64_t job, error *err);
 
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } finish_reason;
 
@@ -100,6 +103,8 @@ typedef struct {
     uint32_t       stop_id;       /* FINISH_STOP: which id */
     const char    *message;       /* FINISH_ERROR: a static sentence */
     request_ledger ledger;
+    uint32_t       pinned_tokens; /* if finished: held for the next turn of its job, ... */
+    uint64_t       pinned_us;     /* ... for so long; 0: nothing is */
 } engine_event;
 
 /* Copies up to `max` events, in order; returns how many. One consumer. */

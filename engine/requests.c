@@ -219,7 +219,22 @@ void requests_kick(requests *q) {
     pthread_mutex_unlock(&q->lock);
 }
 
+bool requests_end_job(requests *q, uint64_t job) {
+    pthread_mutex_lock(&q->lock);
+    const bool room = q->ended_job_count < ENDED_JOBS_MAX;
+    if (room) q->ended_jobs[q->ended_job_count++] = job, kick(q);
+    pthread_mutex_unlock(&q->lock);
+    return room;
+}
+
 /* ---- the engine thread ---- */
+
+uint64_t requests_next_ended_job(requests *q) {
+    pthread_mutex_lock(&q->lock);
+    const uint64_t job = q->ended_job_count ? q->ended_jobs[--q->ended_job_count] : 0;
+    pthread_mutex_unlock(&q->lock);
+    return job;
+}
 
 static void leave_queue(requests *q, request *r, request *before) {
     if (before) before->next = r->next;

@@ -32,13 +32,15 @@ typedef struct request {
     struct request *next;          /* in the queue of the new */
 } request;
 
+enum { ENDED_JOBS_MAX = 256 }; /* between two looks of the engine thread */
+
 typedef struct {
-    pthread_mutex_t lock; /* of everything below */
-    pthread_cond_t  kicked, slept;
-    bool            idle;    /* the engine thread sleeps */
-    _Atomic uint64_t kicks;  /* counts every reason for the engine thread to look around; changed under the lock */
-    const char     *refusal; /* why nothing is taken any more; NULL: it is */
-    int             refusal_code;
+    pthread_mutex_t  lock; /* of everything below */
+    pthread_cond_t   kicked, slept;
+    bool             idle;    /* the engine thread sleeps */
+    _Atomic uint64_t kicks;   /* counts every reason for the engine thread to look around; changed under the lock */
+    const char      *refusal; /* why nothing is taken any more; NULL: it is */
+    int              refusal_code;
 
     uint32_t  capacity;
     request  *table;     /* [capacity] */
@@ -57,6 +59,8 @@ typedef struct {
     request *
         *cancelled; /* [2 * capacity], a ring: one may be cancelled, released, taken again and cancelled between two looks */
     uint32_t cancelled_begin, cancelled_count;
+    uint64_t ended_jobs[ENDED_JOBS_MAX]; /* a stack */
+    uint32_t ended_job_count;
 } requests;
 
 typedef struct {
@@ -77,6 +81,7 @@ int  requests_put(requests *q, engine_request *r, uint64_t now_us, const request
 void requests_cancel(requests *q, uint64_t id);
 void requests_refuse(requests *q, int code, const char *why); /* from now on; `why` lives as long as q */
 void requests_kick(requests *q);
+bool requests_end_job(requests *q, uint64_t job); /* false: too many at once */
 
 /* The engine thread. */
 request *requests_next_new(requests *q);             /* NULL: none. It is LIVE from here on */
@@ -84,8 +89,9 @@ void     requests_put_back(requests *q, request *r); /* to the front; QUEUED aga
 request *requests_next_cancelled(requests *q);       /* NULL: none. If it was QUEUED it has left the queue */
 void     requests_release(requests *q, request *r);  /* frees its memory; its id may be used again */
 void     requests_tell_waiting(requests *q, uint32_t count, uint64_t tokens);
+uint64_t requests_next_ended_job(requests *q); /* 0: none */
 request *requests_by_key(requests *q, uint64_t key);
-uint64_t requests_kicks(const requests *q); /* without the lock: asked between operators */
+uint64_t requests_kicks(const requests *q);               /* without the lock: asked between operators */
 void     requests_wait(requests *q, uint64_t seen_kicks); /* until there was another kick */
 
 void requests_began(requests *q, request *r); /* it is in its first pass */

@@ -17,6 +17,9 @@ struct kvcache {
     page_list     *lists;      /* [list_count] */
     uint32_t      *list_pages; /* [list_count][list_pages_max] */
     uint32_t      *scratch;    /* [page_count], of kvcache_check */
+    uint32_t      *pin_tails;  /* [page_count]: how many pins end with the page */
+    uint32_t      *pin_holds;  /* [page_count]: how many hold it */
+    uint32_t       pin_count, pinned_pages;
     uint64_t       evicted;
 };
 
@@ -28,12 +31,15 @@ static void lay_out(kvcache *kv, const kvcache_config *config, carver *c) {
     kv->lists = carve(c, config->list_count, sizeof *kv->lists);
     kv->list_pages = carve(c, (size_t)config->list_count * config->list_pages_max, sizeof *kv->list_pages);
     kv->scratch = carve(c, config->page_count, sizeof *kv->scratch);
+    kv->pin_tails = carve(c, config->page_count, sizeof *kv->pin_tails);
+    kv->pin_holds = carve(c, config->page_count, sizeof *kv->pin_holds);
 }
 
 kvcache *kvcache_new(const kvcache_config *config, carver *c) {
     kvcache  adding_up = {0};
     kvcache *kv = carve(c, 1, sizeof *kv);
     lay_out(kv ? kv : &adding_up, config, c);
+    if (kv) kept_pages_start(&kv->kept);
     return kv;
 }
 
@@ -54,7 +60,7 @@ static void hold(kvcache *kv, uint32_t page) {
 static void let_go(kvcache *kv, uint32_t page) {
     check(kv->pool.holders[page] > 0);
     if (--kv->pool.holders[page] > 0) return;
-    if (prefix_is_indexed(&kv->index, page)) kv->config.retention->keep(&kv->kept, page);
+    if (prefix_is_indexed(&kv->index, page)) kv->config.retention->keep(&kv->kept, page, kv->index.pages[page].parent);
     else page_pool_give(&kv->pool, page);
 }
 
@@ -62,7 +68,10 @@ static void evict_one(kvcache *kv) {
     uint32_t page = kv->config.retention->victim(&kv->kept);
     check(page != NO_PAGE && kv->pool.holders[page] == 0);
     kv->config.retention->remove(&kv->kept, page);
+    const uint32_t before = kv->index.pages[page].parent;
     prefix_remove(&kv->index, page);
+    kept_pages_tail(&kv->kept, page);
+    if (before != NO_PAGE && kv->index.pages[before].children == 0) kept_pages_tail(&kv->kept, before);
     page_pool_give(&kv->pool, page);
     kv->evicted++;
 }
@@ -142,7 +151,44 @@ void kvcache_release(kvcache *kv, uint32_t list) {
     page_list *l = list_at(kv, list);
     while (l->page_count > 0) let_go(kv, pages_of(kv, list)[--l->page_count]);
     l->shared_count = 0;
+    kv->kept.grade = GRADE_UNKNOWN;
 }
+
+void kvcache_grade(kvcache *kv, uint32_t grade) {
+    check(grade < GRADES);
+    kv->kept.grade = (uint8_t)grade;
+}
+
+/* ---- pins ---- */
+
+uint32_t kvcache_pin(kvcache *kv, uint32_t list, uint32_t *page_count) {
+    const page_list *l = list_at(kv, list);
+    *page_count = l->shared_count;
+    if (l->shared_count == 0) return NO_PAGE;
+    for (uint32_t i = 0; i < l->shared_count; i++) {
+        const uint32_t page = pages_of(kv, list)[i];
+        hold(kv, page);
+        kv->pinned_pages += kv->pin_holds[page]++ == 0;
+    }
+    const uint32_t tail = pages_of(kv, list)[l->shared_count - 1];
+    kv->pin_tails[tail]++, kv->pin_count++;
+    return tail;
+}
+
+void kvcache_unpin(kvcache *kv, uint32_t tail) {
+    check(tail < kv->config.page_count && kv->pin_tails[tail] > 0);
+    kv->pin_tails[tail]--, kv->pin_count--;
+    for (uint32_t page = tail, parent; page != NO_PAGE; page = parent) {
+        parent = kv->index.pages[page].parent;
+        check(kv->pin_holds[page] > 0);
+        kv->pinned_pages -= --kv->pin_holds[page] == 0;
+        let_go(kv, page);
+    }
+    kv->kept.grade = GRADE_UNKNOWN;
+}
+
+uint32_t kvcache_pin_count(const kvcache *kv) { return kv->pin_count; }
+uint32_t kvcache_pinned_pages(const kvcache *kv) { return kv->pinned_pages; }
 
 void kvcache_drop(kvcache *kv) {
     while (kv->kept.kept_count > 0) evict_one(kv);
@@ -191,8 +237,26 @@ static void check_list(const kvcache *kv, uint32_t list) {
     }
 }
 
+/* Adds up in scratch how many pins hold each page. */
+static void check_pins(const kvcache *kv) {
+    uint32_t pins = 0, pinned = 0;
+    for (uint32_t tail = 0; tail < kv->config.page_count; tail++) {
+        pins += kv->pin_tails[tail];
+        for (uint32_t page = tail; page != NO_PAGE && kv->pin_tails[tail] > 0; page = kv->index.pages[page].parent) {
+            check(prefix_is_indexed(&kv->index, page));
+            kv->scratch[page] += kv->pin_tails[tail];
+        }
+    }
+    for (uint32_t page = 0; page < kv->config.page_count; page++) {
+        check(kv->scratch[page] == kv->pin_holds[page]);
+        pinned += kv->pin_holds[page] > 0;
+    }
+    check(pins == kv->pin_count && pinned == kv->pinned_pages);
+}
+
 static void check_holders(const kvcache *kv) {
     memset(kv->scratch, 0, kv->config.page_count * sizeof *kv->scratch);
+    check_pins(kv);
     for (uint32_t i = 0; i < kv->config.list_count; i++)
         for (uint32_t k = 0; k < kv->lists[i].page_count; k++) kv->scratch[pages_of(kv, i)[k]]++;
     uint32_t kept = 0, held = 0;

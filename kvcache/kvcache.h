@@ -10,9 +10,11 @@
  *               the list switches to that page and gives its own back, so a content is indexed once and whoever holds a
  *               page holds the indexed page before it
  *     release   gives everything back, tail first; what is shared stays kept until it is evicted
+ *     pin       holds what a list shares beyond the life of the list
  *
- * Invariants (kvcache_check): free + kept + held = all; a page's holders are the lists it is in; unshared pages have one;
- * kept pages are exactly the indexed ones without holders; a kept page is given up after every page that follows it. */
+ * Invariants (kvcache_check): free + kept + held = all; a page's holders are the lists and pins it is in; unshared pages
+ * have one; kept pages are exactly the indexed ones without holders; a kept page is given up after every page that follows
+ * it. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,7 +53,16 @@ void kvcache_publish(kvcache *kv, uint32_t list, const kv_content *of, uint32_t 
  * false: no page of the list would help (whoever holds a page holds all before it). */
 bool kvcache_shorten(kvcache *kv, uint32_t list);
 void kvcache_release(kvcache *kv, uint32_t list);
-void kvcache_drop(kvcache *kv); /* forgets every page that nobody holds */
+/* How little what the next release or unpin lets go will be wanted: 0 .. GRADES - 1, for policies that weigh it. */
+void kvcache_grade(kvcache *kv, uint32_t grade);
+/* Holds the shared pages of the list until kvcache_unpin, whatever becomes of the list. Returns the last of them, by which
+ * the pin is named, and how many there are; NO_PAGE: there are none. A held page implies that those before it are held, so
+ * pages of several pins are simply held several times. */
+uint32_t kvcache_pin(kvcache *kv, uint32_t list, uint32_t *page_count);
+void     kvcache_unpin(kvcache *kv, uint32_t tail);
+uint32_t kvcache_pin_count(const kvcache *kv);
+uint32_t kvcache_pinned_pages(const kvcache *kv); /* in at least one pin; each once */
+void     kvcache_drop(kvcache *kv);               /* forgets every page that nobody holds */
 
 const uint32_t *kvcache_pages(const kvcache *kv, uint32_t list, uint32_t *count);
 /* Tokens in the shared part. */

@@ -271,7 +271,7 @@ static int read_experts(const config *c) {
     TRY(json_read_u32(c->json, a->expert_width_key, 1, FFN_WIDTH_MAX, &f->expert_width, c->err));
     if (!a->always_renormalizes) TRY(json_read_bool(c->json, "norm_topk_prob", &f->renormalize_topk, c->err));
     if (a->has_shared)
-        TRY(json_read_u32(c->json, "shared_expert_intermediate_size", 1, FFN_WIDTH_MAX, &f->shared_width, c->err));
+        TRY(json_read_u32(c->json, "shared_expert_intermediate_size", 0, FFN_WIDTH_MAX, &f->shared_width, c->err));
     TRY(read_moe_layers(c));
     bool any_dense = false;
     for (uint32_t i = 0; i < f->layer_count; i++) any_dense |= !f->is_moe_layer[i];

@@ -22,6 +22,8 @@
     X(llama_160m, "llama-160m")                                                                                             \
     X(qwen25_05b, "qwen2.5-0.5b")                                                                                           \
     X(llama31_8b, "llama-3.1-8b")                                                                                           \
+    X(llama31_70b, "llama-3.1-70b")                                                                                         \
+    X(gpt_oss_20b, "gpt-oss-20b")                                                                                           \
     X(qwen3_30b_a3b, "qwen3-30b-a3b")                                                                                       \
     X(mixtral_8x7b, "mixtral-8x7b")                                                                                         \
     X(dense_292m, "dense-292m")                                                                                             \

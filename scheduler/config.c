@@ -43,8 +43,8 @@ static const policy_row reclaims[RECLAIM_COUNT] = {
 };
 static const policy_row retentions[RETENTION_COUNT] = {
     [RETENTION_LRU] = {"lru", &retention_lru},
-    [RETENTION_TTL] = {"ttl", NULL},
-    [RETENTION_WORKFLOW] = {"workflow", NULL},
+    [RETENTION_TTL] = {"ttl", &retention_lru},
+    [RETENTION_WORKFLOW] = {"workflow", &retention_workflow},
 };
 
 static const struct {
@@ -96,6 +96,8 @@ static const struct {
     LIMIT(frame_tokens, 0, 1 << 22),
     LIMIT(model.op_count, 1, 1 << 20),
     LIMIT(jobs_max, 0, 1 << 24),
+    LIMIT(retention.pins_percent, 0, 100),
+    LIMIT(retention.tenant_pins_percent, 0, 100),
     LIMIT(order.age_ms, 0, UINT32_MAX),
     LIMIT(fair.tenants_max, 0, 1 << 15),
     LIMIT(admission.quantile_percent, 0, 99),

@@ -69,6 +69,10 @@ typedef enum { RETENTION_LRU, RETENTION_TTL, RETENTION_WORKFLOW, RETENTION_COUNT
 typedef struct {
     retention_policy policy;
     bool             prefix_cache; /* false: nothing does */
+    /* ttl and workflow: how long a turn's pages are pinned, and how many may be (retain.h) */
+    uint64_t ttl_us;                            /* fixed; 0: two seconds */
+    bool     ttl_fitted;                        /* to the gaps of each tool instead */
+    uint32_t pins_percent, tenant_pins_percent; /* of all pages, of all pins and of a tenant's; 0: 50, 50 */
 } retention_config;
 
 /* What the scheduler is told of the model: how large its rectangle is, where it may be cut, what a row touches. */

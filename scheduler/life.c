@@ -106,6 +106,7 @@ void life_begin(scheduler *s, const scheduler_request *r) {
                            .arrived_us = r->arrived_us == 0 || r->arrived_us > s->now_us ? s->now_us : r->arrived_us,
                            .pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1)};
     q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
+    retain_arrived(s, index);
     s->sequences[index].tenant =
         (uint16_t)fair_enter(&s->tenants, r->tenant.id, r->tenant.weight, q->arrival, s->now_us);
     id_map_add(&s->ids, r->id, index);
@@ -140,6 +141,7 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     kvcache_pages(s->kv, q->slot, &held);
     s->promised += r->pages_ever - held;
     running_list_add(s, &s->prefilling, index);
+    retain_admitted(s, index);
     outlook_add(s, index);
 }
 
@@ -190,6 +192,7 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     const uint32_t of = s->records[index].job;
     learn_length(s, index, finished);
     if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);
+    if (finished) retain_turn(s, index);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
         stop_waiting(s, index);

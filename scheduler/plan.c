@@ -56,7 +56,7 @@ static void grow_decodes(scheduler *s) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
         if (grow(s, q, q->known)) {
             i++;
-        } else if (!take_from_queue(s)) {
+        } else if (!take_from_queue(s) && !retain_give_way(s)) {
             send_somebody_back(s);
             i = 0;
         }
@@ -299,9 +299,12 @@ static bool admit(scheduler *s, uint32_t index) {
                         .running = running_count(s),
                         .promised = s->promised};
     if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
-    if (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
-        s->refused = s->records[index].arrival;
-        return false;
+    while (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
+        if (running_count(s) > 0 || !retain_give_way(s)) { /* where nobody runs, pins would block for nothing */
+            s->refused = s->records[index].arrival;
+            return false;
+        }
+        v.available = kvcache_available(s->kv);
     }
     life_admit(s, index, cached);
     check(grow(s, q, tokens));
@@ -348,6 +351,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     const bool decodes_waited = p->beside;
     check(!p->in_flight && now_us >= s->now_us);
     s->now_us = now_us;
+    retain_tick(s);
     p->slice_count = p->decode_rows = p->prefill_rows = p->cancelled = 0;
     p->crowded = false;
     p->planned_us = now_us, p->due_us = p->stop_us = NO_DUE;

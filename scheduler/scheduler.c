@@ -35,6 +35,7 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->stairs = carve(m, running, sizeof *s->stairs);
     s->views = carve(m, running, sizeof *s->views);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
+    retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
     fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
@@ -77,6 +78,7 @@ int scheduler_new(scheduler **out, const scheduler_config *c, error *err) {
     lay_out(s, c, &m);
     s->memory = memory;
     s->candidate = NO_SEQUENCE;
+    retain_start(&s->retain);
     for (uint32_t i = 0; i < s->sequence_count; i++) s->free_sequences[i] = s->sequence_count - 1 - i;
     for (uint32_t i = 0; i < c->running_max; i++) s->free_slots[i] = c->running_max - 1 - i;
     for (uint32_t i = 0; i < line_count(s); i++)
@@ -146,6 +148,7 @@ bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id) {
 
 void scheduler_drop_cache(scheduler *s) {
     candidate_clear(s);
+    retain_drop_all(s);
     kvcache_drop(s->kv);
 }
 
@@ -182,7 +185,12 @@ bool scheduler_read_job(const scheduler *s, uint64_t id, scheduler_job_view *out
     const uint32_t index = jobs_find(&s->jobs, id);
     if (index == NO_JOB) return false;
     const job *j = &s->jobs.all[index];
-    *out = (scheduler_job_view){.arrived_us = j->arrived_us, .live = j->live, .turns = j->turns};
+    const pin *p = &s->retain.pins[index];
+    *out = (scheduler_job_view){.arrived_us = j->arrived_us,
+                                .live = j->live,
+                                .turns = j->turns,
+                                .pinned_tokens = retain_holds(s, index) ? p->pages * s->config.page_tokens : 0,
+                                .pinned_until_us = retain_holds(s, index) ? p->until_us : 0};
     return true;
 }
 
@@ -197,6 +205,8 @@ void scheduler_read_stats(const scheduler *s, scheduler_stats *out) {
     out->pages_evicted = pages.evicted;
     out->step_error_share = s->steps.error_share;
     out->jobs = s->jobs.ids.count;
+    out->pins = s->retain.ends.count;
+    out->pages_pinned = kvcache_pinned_pages(s->kv);
     out->tenants = s->tenants.live.count;
     out->jain = fair_jain(&s->tenants, s->now_us);
     out->frames_used = s->frames.frame_count - s->frames.free_count;

@@ -63,6 +63,9 @@ int scheduler_submit(scheduler *s, uint64_t now_us, const scheduler_request *r, 
  * Its token array may be freed once scheduler_is_live says false. */
 bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id);
 bool scheduler_is_live(const scheduler *s, uint64_t id);
+/* No turn of the job will follow: what is pinned for it is let go, and it is forgotten once nothing of it waits or runs.
+ * false: there is no such job. */
+bool scheduler_end_job(scheduler *s, uint64_t now_us, uint64_t job);
 
 #define NO_FRAME UINT32_MAX
 /* Where a suspended slice's rows lie. Slices of one pass share a frame, so one frame is one stopped pass, however many
@@ -131,9 +134,11 @@ bool scheduler_read_progress(const scheduler *s, uint64_t id, scheduler_progress
 
 /* What is remembered of a job, between its requests too. */
 typedef struct {
-    uint64_t arrived_us; /* its first request */
-    uint32_t live;       /* its requests that wait or run */
-    uint32_t turns;      /* answers finished */
+    uint64_t arrived_us;    /* its first request */
+    uint32_t live;          /* its requests that wait or run */
+    uint32_t turns;         /* answers finished */
+    uint32_t pinned_tokens; /* of its last turn, held for the next; 0: none */
+    uint64_t pinned_until_us;
 } scheduler_job_view;
 bool scheduler_read_job(const scheduler *s, uint64_t job, scheduler_job_view *out); /* false: not remembered */
 
@@ -146,7 +151,7 @@ typedef struct {
     uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
     uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
-    uint64_t passes_done, passes_stopped, passes_us; /* us: from plan to report, both kinds */
+    uint64_t passes_done, passes_stopped, passes_us;            /* us: from plan to report, both kinds */
     uint64_t stops_cancelled, stops_outranked, stops_token_due; /* passes stopped because somebody in it was gone; somebody
                                                                    went before all of it; a decode wanted its token */
     uint64_t passes_beside; /* of prefill alone while decodes waited */
@@ -156,6 +161,8 @@ typedef struct {
     uint64_t elders;                                 /* went first because others had passed them for long enough */
     uint32_t tenants;                                /* with requests that wait or run */
     double   jain; /* of device time per second of being live, over the weight: 1 equal shares, 1/n one of n had all */
+    uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
+    uint64_t pins_made, pins_refused, pins_hit, pins_expired, pins_broken; /* refused: over a budget; broken: gave way */
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);
 

@@ -25,6 +25,7 @@
 #include "scheduler/jobs.h"
 #include "scheduler/length_model.h"
 #include "scheduler/policy.h"
+#include "scheduler/retain.h"
 #include "scheduler/staircase.h"
 #include "scheduler/step_model.h"
 
@@ -128,6 +129,7 @@ struct scheduler {
     frame_pool    frames;
     kvcache      *kv;
     job_table     jobs;
+    retainer      retain;
     tenant_table  tenants;
     step_model    steps;
     length_model  lengths;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "server/generation.h"
 #include "server/openapi.h"
 #include "server/service.h"
 
@@ -157,6 +158,29 @@ static void get_model(service *sv, http_conn *c) {
     buf_free(&json);
 }
 
+/* A client says that no turn of a conversation follows: what is pinned for it is let go. Whether there is one is not told,
+ * for the engine is not asked. */
+static void delete_job(service *sv, http_conn *c, const tenant *who) {
+    static const char prefix[] = "/v1/jobs/";
+    size_t            n;
+    const char       *path = http_path(c, &n);
+    char              name[1025];
+    fault             f = {0};
+    error             err;
+    if (!decode_path(path + sizeof prefix - 1, n - (sizeof prefix - 1), name, sizeof name) || !name[0])
+        fault_set(&f, FAULT_URL, NULL, "A job's name has from 1 to %zu bytes.", sizeof name - 1);
+    else if (sv->phase == PHASE_LOADING) fault_set(&f, FAULT_LOADING, NULL, "The model is still being loaded.");
+    else if (engine_end_job(sv->engine, generation_job_named(name, who), &err) != OK)
+        fault_set(&f, FAULT_OVERLOADED, NULL, "Too many jobs were ended at once; come back later.");
+    if (f.kind) return answer_fault(sv, c, &f, NULL);
+    buf json;
+    buf_init(&json, 16384);
+    buf_str(&json, "{\"id\":"), json_quote(&json, name, strlen(name));
+    buf_str(&json, ",\"object\":\"job\",\"deleted\":true}");
+    answer_json(sv, c, 200, &json);
+    buf_free(&json);
+}
+
 static void get_version(service *sv, http_conn *c) {
     buf json;
     buf_init(&json, 1024);
@@ -187,22 +211,24 @@ static const struct {
     const char *path; /* one that ends in '/' is a prefix */
     void (*get)(service *sv, http_conn *c);
     const exchange_kind *post;
+    void (*delete)(service *sv, http_conn *c, const tenant *who);
 } routes[] = {
-    {"/v1/chat/completions", NULL, &chat_exchange},
-    {"/v1/completions", NULL, &completion_exchange},
-    {"/v1/chat/completions/render", NULL, &chat_render_exchange},
-    {"/v1/completions/render", NULL, &completion_render_exchange},
-    {"/tokenize", NULL, &tokenize_exchange},
-    {"/detokenize", NULL, &detokenize_exchange},
-    {"/v1/models", get_models, NULL},
-    {"/v1/models/", get_model, NULL},
-    {"/health", get_health, NULL},
-    {"/live", get_live, NULL},
-    {"/ready", get_ready, NULL},
-    {"/metrics", get_metrics, NULL},
-    {"/version", get_version, NULL},
-    {"/openapi.json", get_openapi, NULL},
-    {"/", get_page, NULL},
+    {"/v1/chat/completions", NULL, &chat_exchange, NULL},
+    {"/v1/completions", NULL, &completion_exchange, NULL},
+    {"/v1/chat/completions/render", NULL, &chat_render_exchange, NULL},
+    {"/v1/completions/render", NULL, &completion_render_exchange, NULL},
+    {"/tokenize", NULL, &tokenize_exchange, NULL},
+    {"/detokenize", NULL, &detokenize_exchange, NULL},
+    {"/v1/models", get_models, NULL, NULL},
+    {"/v1/models/", get_model, NULL, NULL},
+    {"/v1/jobs/", NULL, NULL, delete_job},
+    {"/health", get_health, NULL, NULL},
+    {"/live", get_live, NULL, NULL},
+    {"/ready", get_ready, NULL, NULL},
+    {"/metrics", get_metrics, NULL, NULL},
+    {"/version", get_version, NULL, NULL},
+    {"/openapi.json", get_openapi, NULL, NULL},
+    {"/", get_page, NULL, NULL},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
 
@@ -215,7 +241,9 @@ static int find_route(const char *path, size_t n) {
     return -1;
 }
 
-static const char *allowed_methods(int route) { return routes[route].post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS"; }
+static const char *allowed_methods(int route) {
+    return routes[route].post ? "POST, OPTIONS" : routes[route].delete ? "DELETE, OPTIONS" : "GET, HEAD, OPTIONS";
+}
 
 static void refuse_method(service *sv, http_conn *c, int route) {
     fault f;
@@ -226,13 +254,14 @@ static void refuse_method(service *sv, http_conn *c, int route) {
     answer_fault(sv, c, &f, headers);
 }
 
-/* JSON, or nothing said: curl users. Never what a form of another site could send without asking. */
+/* JSON, or nothing said: curl users. Never what a page of another site could have a browser send without asking first. */
 static bool is_json(const http_conn *c) {
     size_t            n;
     const char       *type = http_header(c, "content-type", &n);
     static const char json[] = "application/json";
-    return !type || (n >= sizeof json - 1 && strncasecmp(type, json, sizeof json - 1) == 0 &&
-                     (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1])));
+    if (!type) return !http_header(c, "origin", &n);
+    return n >= sizeof json - 1 && strncasecmp(type, json, sizeof json - 1) == 0 &&
+           (n == sizeof json - 1 || strchr("; \t", type[sizeof json - 1]));
 }
 
 static void post(service *sv, http_conn *c, int route, tenant *who) {
@@ -265,19 +294,77 @@ static void refuse_key(service *sv, http_conn *c, bool given) {
     answer_fault(sv, c, &f, "WWW-Authenticate: Bearer\r\n");
 }
 
-void api_request(void *sv_, http_conn *c) {
+/* Whom the request is from by its key, or NULL. */
+static tenant *find_tenant(const service *sv, const http_conn *c) {
+    size_t      n = 0;
+    const char *given = http_header(c, "authorization", &n);
+    return sv->keys ? keys_find(sv->keys, given, n) : NULL;
+}
+
+static bool may_ask(const service *sv, const http_conn *c, const tenant *who, int route) {
+    return who || c->role == ROLE_ADMIN || is_open(sv, route);
+}
+
+/* ---- pages of other sites (CORS) ---- */
+static bool is_listed(const char *origins, const char *origin, size_t n) {
+    while (*origins) {
+        size_t word = strcspn(origins, " ,");
+        if (word && ((word == 1 && *origins == '*') || (word == n && memcmp(origins, origin, n) == 0))) return true;
+        origins += word + (origins[word] != 0);
+    }
+    return false;
+}
+
+/* The browser may show the answer to a page whose origin is configured. Whether it is. */
+static bool allow_origin(const service *sv, http_conn *c) {
+    size_t      n;
+    const char *origins = sv->config->cors_origins, *origin = origins ? http_header(c, "origin", &n) : NULL;
+    if (!origin || n > 512 || !is_listed(origins, origin, n)) return false;
+    buf_clear(&c->headers);
+    buf_printf(&c->headers,
+               "Access-Control-Allow-Origin: %.*s\r\nVary: Origin\r\nAccess-Control-Expose-Headers: X-Request-Id, "
+               "Retry-After, x-should-retry, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
+               "x-ratelimit-reset-tokens\r\n",
+               (int)n, origin);
+    return true;
+}
+
+/* What a browser asks before it sends what a form could not: without a key, which it does not send then. */
+static bool answer_preflight(service *sv, http_conn *c, int route) {
+    size_t      n = 0, asked_bytes;
+    const char *asked = http_header(c, "access-control-request-headers", &n);
+    if (c->parser.method != HTTP_OPTIONS || !http_header(c, "access-control-request-method", &asked_bytes)) return false;
+    if (route < 0 || n > 4096 || !allow_origin(sv, c)) return false;
+    buf_printf(&c->headers, "Access-Control-Allow-Methods: %s\r\nAccess-Control-Max-Age: 600\r\n", allowed_methods(route));
+    if (asked) buf_printf(&c->headers, "Access-Control-Allow-Headers: %.*s\r\n", (int)n, asked);
+    answer(sv, c, &(http_reply){.status = 204});
+    return true;
+}
+
+/* ---- a request ---- */
+bool api_admit(void *sv_, http_conn *c) {
     service    *sv = sv_;
     size_t      n;
     const char *path = http_path(c, &n);
+    if (may_ask(sv, c, find_tenant(sv, c), find_route(path, n))) return true;
+    c->close_after = true; /* the body is not read */
+    allow_origin(sv, c);
+    refuse_key(sv, c, http_header(c, "authorization", &n) != NULL);
+    return false;
+}
+
+void api_request(void *sv_, http_conn *c) {
+    service    *sv = sv_;
+    size_t      n, unused;
+    const char *path = http_path(c, &n);
     int         route = find_route(path, n);
     uint8_t     method = c->parser.method;
+    tenant     *who = find_tenant(sv, c);
     fault       f;
-    size_t      given_bytes = 0;
-    const char *given = http_header(c, "authorization", &given_bytes);
-    tenant     *who = sv->keys ? keys_find(sv->keys, given, given_bytes) : NULL;
-    bool        is_operator = c->role == ROLE_ADMIN;
-    if (is_operator && admin_request(sv, c)) return;
-    if (!who && !is_operator && !is_open(sv, route)) return refuse_key(sv, c, given != NULL);
+    if (c->role == ROLE_ADMIN && admin_request(sv, c)) return;
+    if (answer_preflight(sv, c, route)) return;
+    allow_origin(sv, c);
+    if (!may_ask(sv, c, who, route)) return refuse_key(sv, c, http_header(c, "authorization", &unused) != NULL);
     if (method == HTTP_OPTIONS && n == 1 && path[0] == '*') return answer(sv, c, &(http_reply){.status = 204});
     if (route < 0) {
         fault_set(&f, FAULT_URL, NULL, "There is nothing at %.*s.", n > 200 ? 200 : (int)n, path);
@@ -285,5 +372,6 @@ void api_request(void *sv_, http_conn *c) {
     }
     if (method == HTTP_POST && routes[route].post) return post(sv, c, route, who);
     if ((method == HTTP_GET || method == HTTP_HEAD) && routes[route].get) return routes[route].get(sv, c);
+    if (method == HTTP_DELETE && routes[route].delete) return routes[route].delete(sv, c, who);
     refuse_method(sv, c, route);
 }

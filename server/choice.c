@@ -106,7 +106,7 @@ static bool is_mark(choice *c, uint32_t token) {
 
 static void skip_empty_lines(choice *c, size_t from) {
     size_t empty = from;
-    if (!c->skips_empty_lines) return;
+    if (!c->skips_empty_lines || c->text.size == from) return;
     while (empty < c->text.size && c->text.data[empty] == '\n') empty++;
     c->skips_empty_lines = empty == c->text.size;
     memmove(c->text.data + from, c->text.data + empty, c->text.size - empty);

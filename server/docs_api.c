@@ -90,9 +90,11 @@ static void write_endpoint_table(buf *out) {
     cJSON *document = openapi_build();
     buf_str(out, "| | path | what it does |\n|---|---|---|\n");
     for (const cJSON *path = json_get(document, "paths")->child; path; path = path->next) {
-        bool         post = json_get(path, "post") != NULL;
-        const cJSON *summary = json_get(json_get(path, post ? "post" : "get"), "summary");
-        buf_printf(out, "| %s | `%s` | %s |\n", post ? "POST" : "GET", path->string, summary->valuestring);
+        static const char *const methods[][2] = {{"post", "POST"}, {"get", "GET"}, {"delete", "DELETE"}};
+        for (int i = 0; i < 3; i++) {
+            const cJSON *summary = json_get(json_get(path, methods[i][0]), "summary");
+            if (summary) buf_printf(out, "| %s | `%s` | %s |\n", methods[i][1], path->string, summary->valuestring);
+        }
     }
     cJSON_Delete(document);
 }

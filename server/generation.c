@@ -310,6 +310,12 @@ static void observe_end(service *sv, generation *g, const generation_choice *k, 
     if (n > 1) metrics_observe(m, HIST_TIME_PER_TOKEN, span_s(k->first_us, k->last_us) / (n - 1));
 }
 
+static double unix_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void end_choice(generation *g, generation_choice *k, const engine_event *e) {
     exchange *x = &g->base;
     bool      whole = e->reason == FINISH_STOP || e->reason == FINISH_LENGTH;
@@ -366,6 +372,7 @@ void generation_event(service *sv, const engine_event *e) {
     }
     if (e->finished) {
         end_choice(g, k, e);
+        if (e->pinned_us) k->pinned_tokens = e->pinned_tokens, k->pinned_until_s = unix_s() + (double)e->pinned_us * 1e-6;
         observe_end(sv, g, k, e);
         table_remove(&sv->requests, e->id);
         k->engine_id = 0;

@@ -29,6 +29,8 @@ typedef struct {
     uint64_t       first_us, last_us; /* tokens received */
     bool           begun, closed;     /* its first event, its end was told (stream) */
     request_ledger ledger;
+    uint32_t       pinned_tokens;  /* held for the conversation's next turn, ... */
+    double         pinned_until_s; /* ... until then, since 1970 */
 } generation_choice;
 
 struct generation {
@@ -58,8 +60,10 @@ struct generation {
 static inline generation *generation_of(exchange *x) { return (generation *)x; }
 
 void generation_prepare(exchange *x);
-void generation_destroy(exchange *x);
-void generation_release_if_done(generation *g);
+/* A conversation by its name, as clients say it, is the caller's own: others may use the same name. 0: none is given. */
+uint64_t generation_job_named(const char *name, const tenant *who);
+void     generation_destroy(exchange *x);
+void     generation_release_if_done(generation *g);
 
 /* ---- ledger.c: where the time of a request went, in its line of log and, where asked for, in its answer ---- */
 void ledger_write(const generation *g, buf *out); /* JSON members, without braces */

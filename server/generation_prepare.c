@@ -273,6 +273,11 @@ static void fill_class(generation *g) {
 
 static uint64_t us_of(double ms) { return ms > 0 ? (uint64_t)(ms * 1000) : 0; }
 
+static uint64_t own_job(uint64_t name, const tenant *who) {
+    return name && who ? hash_u64((uint64_t[]){name, who->id}, 2 * sizeof(uint64_t), SESSION_SEED) : name;
+}
+uint64_t generation_job_named(const char *name, const tenant *who) { return own_job(hash_string(name, SESSION_SEED), who); }
+
 /* Which conversation it is a turn of: the header, else the first name that the body gives. */
 static void fill_job(generation *g) {
     const request_params *p = &g->params;
@@ -284,6 +289,8 @@ static void fill_job(generation *g) {
                            .ttl_us = us_of(ttl_ms),
                            .last_step = p->last_step};
     for (int i = 0; i < 3 && !g->job.id; i++) g->job.id = hash_string(names[i], SESSION_SEED);
+    g->job.id = own_job(g->job.id, g->base.tenant);
+    if (p->ttl_ms == 0) g->job.ttl_us = 1; /* said, and not at all */
 }
 
 /* As the log writes JSON: nothing in it ends a line. */

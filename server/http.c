@@ -10,6 +10,7 @@ enum {
     ANSWERED_MAX_BYTES = 64 << 10, /* unread answers beyond which no further pipelined request is begun */
     DISCARD_MAX_BYTES = 32 << 20,  /* read and thrown away after the last answer */
     OUT_MAX_BYTES = 1 << 30,
+    HEADERS_MAX_BYTES = 16 << 10,
     LINGER_US = 2000000,
 };
 
@@ -25,6 +26,7 @@ void http_init(http_conn *c, http_server *server) {
     buf_init(&c->body, limit->body_max_bytes);
     buf_init(&c->ahead, AHEAD_MAX_BYTES);
     buf_init(&c->out, OUT_MAX_BYTES);
+    buf_init(&c->headers, HEADERS_MAX_BYTES);
     set_state(c, CONN_IDLE);
 }
 
@@ -48,7 +50,7 @@ void http_abort(http_conn *c) { cut(c); }
 void http_free(http_conn *c) {
     if (taken(c)) cut(c);
     forget_request(c);
-    buf_free(&c->ahead), buf_free(&c->out);
+    buf_free(&c->ahead), buf_free(&c->out), buf_free(&c->headers);
 }
 
 buf http_take_body(http_conn *c) {
@@ -56,6 +58,12 @@ buf http_take_body(http_conn *c) {
     c->server->body_bytes -= body.size;
     buf_init(&c->body, c->server->config->body_max_bytes);
     return body;
+}
+
+/* The clock of a stalled peer starts when there begins to be something to take. */
+static buf *output(http_conn *c) {
+    if (c->out.size + c->in_flight == 0) c->write_us = c->server->now_us;
+    return &c->out;
 }
 
 /* ---- input ---- */
@@ -77,6 +85,15 @@ static size_t feed_lines(http_conn *c, const char *bytes, size_t n, size_t *end)
     return c->head.size - before;
 }
 
+/* Who may not ask is told so before his body is read, and is not told to go on with it. */
+static void begin_body(http_conn *c) {
+    size_t       n;
+    http_server *s = c->server;
+    if (s->admit && !s->admit(s->owner, c)) return;
+    if (c->parser.http_minor == 1 && http_header(c, "expect", &n)) buf_str(output(c), "HTTP/1.1 100 Continue\r\n\r\n");
+    set_state(c, CONN_BODY);
+}
+
 static size_t feed_head(http_conn *c, const char *bytes, size_t n) {
     size_t empty_line = c->head.size, end;
     if (empty_line < 2 && bytes[0] == "\r\n"[empty_line]) { /* before a request it is passed over (RFC 9112, 2.2) */
@@ -91,7 +108,7 @@ static size_t feed_head(http_conn *c, const char *bytes, size_t n) {
     http_head_parse(c);
     if (c->refusal) http_refuse(c, c->refusal, c->refusal_reason);
     else if (c->complete) hand_over(c);
-    else set_state(c, CONN_BODY);
+    else begin_body(c);
     return used;
 }
 
@@ -249,12 +266,6 @@ const char *http_status_text(int status) {
     return "Unknown";
 }
 
-/* The clock of a stalled peer starts when there begins to be something to take. */
-static buf *output(http_conn *c) {
-    if (c->out.size + c->in_flight == 0) c->write_us = c->server->now_us;
-    return &c->out;
-}
-
 static void write_head(http_conn *c, const http_reply *r) {
     buf *o = output(c);
     c->close_after |= c->server->draining;
@@ -262,6 +273,7 @@ static void write_head(http_conn *c, const http_reply *r) {
     if (c->server->date[0]) buf_str(o, "Date: "), buf_str(o, c->server->date), buf_str(o, "\r\n");
     if (r->type) buf_str(o, "Content-Type: "), buf_str(o, r->type), buf_str(o, "\r\n");
     if (r->headers) buf_str(o, r->headers);
+    if (c->headers.size) buf_str(o, c->headers.data);
     if (c->close_after) buf_str(o, "Connection: close\r\n");
     else if (c->parser.http_minor == 0) buf_str(o, "Connection: keep-alive\r\n");
 }
@@ -269,6 +281,7 @@ static void write_head(http_conn *c, const http_reply *r) {
 /* The request is answered: the next one, or the end. */
 static void finish(http_conn *c) {
     forget_request(c);
+    buf_free(&c->headers);
     c->exchange = NULL;
     c->close_after |= c->server->draining; /* a stream may have begun before */
     set_state(c, c->close_after ? CONN_LINGER : CONN_IDLE);

@@ -28,6 +28,7 @@ typedef struct http_conn http_conn;
 /* What all connections of one loop share. */
 typedef struct {
     const server_config *config;
+    bool (*admit)(void *owner, http_conn *c);   /* the head of a request with a body; false: it was answered. NULL: all */
     void (*request)(void *owner, http_conn *c); /* a whole request: answer it now or later */
     void (*gone)(void *owner, http_conn *c);    /* the request taken before will not be answered: its client left */
     void (*drained)(void *owner, http_conn *c); /* a stream's peer has taken everything it was sent */
@@ -78,6 +79,7 @@ struct http_conn {
     size_t   chunk_at;        /* in `out`, where the open chunk's size is to be written */
     size_t   ahead_begin;
     buf      head, body, ahead, out;
+    buf      headers; /* lines that go with this request's answer, whoever gives it; empty for most */
 };
 
 void http_init(http_conn *c, http_server *server);

@@ -20,6 +20,8 @@ static const char *const kept_names[] = {
     "x-llm-d-slo-ttft-ms",
     "x-llm-d-slo-tpot-ms",
     "transfer-encoding",
+    "access-control-request-method",
+    "access-control-request-headers",
 };
 enum { KEPT_COUNT = sizeof kept_names / sizeof *kept_names, FIELD_OTHER = -1 };
 
@@ -189,21 +191,14 @@ static void check_framing(http_conn *c) {
         refuse_later(c, 417, "the only expectation understood is 100-continue");
 }
 
-static bool has_body(const llhttp_t *p) {
-    return (p->flags & F_CHUNKED) || ((p->flags & F_CONTENT_LENGTH) && p->content_length > 0);
-}
-
 static int on_headers_complete(llhttp_t *p) {
     http_conn *c = p->data;
-    size_t     n;
     check_framing(c);
     check_host(c);
     check_target(c);
     c->close_after = !llhttp_should_keep_alive(p) || c->requests >= c->server->config->requests_per_connection;
     c->head_only = p->method == HTTP_HEAD;
     p->upgrade = 0; /* no protocol to upgrade to: the request is answered as HTTP/1.1 */
-    if (!c->refusal && has_body(p) && p->http_minor == 1 && http_header(c, "expect", &n))
-        buf_str(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
     return 0;
 }
 

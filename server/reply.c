@@ -121,6 +121,19 @@ static void write_logprobs(const generation *g, const generation_choice *k, bool
     else write_legacy_logprobs(g, k, echo, true, out);
 }
 
+/* What is held for the next turn, and until when. The choices of a request are turns of one conversation, whose last to end
+ * is what is pinned. */
+static void write_job(const generation *g, buf *out) {
+    const generation_choice *last = NULL;
+    for (uint32_t i = 0; i < g->choice_count; i++)
+        if (g->choices[i].pinned_tokens && (!last || g->choices[i].pinned_until_s > last->pinned_until_s))
+            last = &g->choices[i];
+    if (!g->job.id) return;
+    if (last)
+        buf_printf(out, ",\"job\":{\"pinned_tokens\":%u,\"pinned_until\":%.3f}", last->pinned_tokens, last->pinned_until_s);
+    else buf_str(out, ",\"job\":{\"pinned_tokens\":0,\"pinned_until\":null}");
+}
+
 static void write_usage(const generation *g, buf *out) {
     uint64_t prompt = 0, cached = 0, output = 0, reasoning = 0;
     for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
@@ -131,8 +144,10 @@ static void write_usage(const generation *g, buf *out) {
     buf_printf(out,
                "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
                ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu64
-               "},\"completion_tokens_details\":{\"reasoning_tokens\":%" PRIu64 "}}",
+               "},\"completion_tokens_details\":{\"reasoning_tokens\":%" PRIu64 "}",
                prompt, output, prompt + output, cached, reasoning);
+    write_job(g, out);
+    buf_char(out, '}');
 }
 
 /* The members that every chunk and every answer begins with. */

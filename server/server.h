@@ -26,29 +26,30 @@ struct server_config {
     const char *admin_socket;        /* path for the operator (admin.c), mode 0600; NULL: none */
     const char *api_keys;            /* file of keys (keys.h); NULL: nobody needs one */
     bool        public_without_keys; /* an address that others reach may be served to anyone */
+    const char *cors_origins;        /* web pages that may ask: "*", or origins with blanks between; NULL: none */
     bool        metrics_open;        /* /metrics asks for no key */
     bool        strict_params;       /* a parameter that nobody knows is a mistake */
 
-    uint32_t connections_max;         /* open at once; one more is told so and closed */
-    uint32_t connections_per_address; /* of them, from one IPv4 address or IPv6 /64; 0: no bound of its own */
-    uint32_t requests_per_connection; /* then the connection is closed after its answer */
-    uint32_t request_line_max_bytes;  /* method, path and version: 414 beyond */
-    uint32_t headers_max_bytes;       /* all header lines together: 431 beyond */
-    uint32_t headers_max_count;       /* 431 beyond */
-    uint64_t body_max_bytes;          /* 413 beyond */
-    uint64_t head_timeout_us;         /* first byte of a request to the end of its headers: 408 beyond */
-    uint64_t body_timeout_us;         /* grace for a body; beyond it body_rate_min is asked for: 408 */
-    uint64_t body_rate_min_bytes_s;
-    uint64_t idle_timeout_us;        /* a kept-alive connection without a request is closed */
-    uint64_t write_stall_us;         /* a peer that takes nothing for so long is cut off */
-    uint64_t write_buffer_max_bytes; /* a stream's unread bytes; beyond it the peer is cut off */
-    uint64_t keepalive_comment_us;   /* an SSE comment is sent when a stream was silent for so long; 0: never */
-    uint64_t drain_us;               /* after SIGTERM running requests may finish for so long */
-    uint64_t stall_us;               /* work but no progress for so long: /live and /health answer 503 */
-    const char *metrics_dialects;    /* "both", "native" or "vllm"; NULL: both */
-    bool        metrics_old_names;   /* vLLM's names of before as well */
-    uint32_t choices_max;            /* n x prompts of one HTTP request */
-    uint64_t worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
+    uint32_t    connections_max;         /* open at once; one more is told so and closed */
+    uint32_t    connections_per_address; /* of them, from one IPv4 address or IPv6 /64; 0: no bound of its own */
+    uint32_t    requests_per_connection; /* then the connection is closed after its answer */
+    uint32_t    request_line_max_bytes;  /* method, path and version: 414 beyond */
+    uint32_t    headers_max_bytes;       /* all header lines together: 431 beyond */
+    uint32_t    headers_max_count;       /* 431 beyond */
+    uint64_t    body_max_bytes;          /* 413 beyond */
+    uint64_t    head_timeout_us;         /* first byte of a request to the end of its headers: 408 beyond */
+    uint64_t    body_timeout_us;         /* grace for a body; beyond it body_rate_min is asked for: 408 */
+    uint64_t    body_rate_min_bytes_s;
+    uint64_t    idle_timeout_us;        /* a kept-alive connection without a request is closed */
+    uint64_t    write_stall_us;         /* a peer that takes nothing for so long is cut off */
+    uint64_t    write_buffer_max_bytes; /* a stream's unread bytes; beyond it the peer is cut off */
+    uint64_t    keepalive_comment_us;   /* an SSE comment is sent when a stream was silent for so long; 0: never */
+    uint64_t    drain_us;               /* after SIGTERM running requests may finish for so long */
+    uint64_t    stall_us;               /* work but no progress for so long: /live and /health answer 503 */
+    const char *metrics_dialects;       /* "both", "native" or "vllm"; NULL: both */
+    bool        metrics_old_names;      /* vLLM's names of before as well */
+    uint32_t    choices_max;            /* n x prompts of one HTTP request */
+    uint64_t    worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
 
     /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */
     void (*ready)(void *context, const char *url, const char *model_name);

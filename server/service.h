@@ -144,6 +144,7 @@ void generation_describe(const exchange *x, buf *json); /* members of a JSON obj
 bool admin_request(service *sv, http_conn *c); /* false: not one of its paths */
 
 /* ---- routes (api.c) ---- */
+bool api_admit(void *sv, http_conn *c); /* false: answered, for want of a key */
 void api_request(void *sv, http_conn *c);
 void api_gone(void *sv, http_conn *c);
 void api_drained(void *sv, http_conn *c);

@@ -16,7 +16,7 @@
 #define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
 #define RECLAIMS "recompute"
-#define RETENTIONS "lru"
+#define RETENTIONS "lru|ttl|workflow"
 #define INSTALLED_MODEL "/share/penstock/models/embedded"
 #define LOG_LEVELS "error|warn|info|debug"
 
@@ -50,6 +50,9 @@ const option_row settings_rows[] = {
      "socket for the operator, for its owner alone (see `penstock admin` in operations.md)", false},
     {"server", "api-keys", OPTION_STRING, AT(server.api_keys), 0, 0, NULL, NULL, "FILE",
      "who may ask, one tenant a line (see Key file below); without it nobody needs a key", true},
+    {"server", "cors-origins", OPTION_STRING, AT(server.cors_origins), 0, 0, NULL, NULL, "ORIGINS",
+     "web pages of these origins may ask from a browser: https://a.example https://b.example, or * for all; else none may",
+     true},
     {"server", "metrics-open", OPTION_BOOL, AT(server.metrics_open), 0, 0, "no", NULL, NULL,
      "answer /metrics without a key, as /health, /live and /ready are", true},
     {"server", "public-without-keys", OPTION_BOOL, AT(server.public_without_keys), 0, 0, "no", NULL, NULL,
@@ -110,7 +113,9 @@ const option_row settings_rows[] = {
     {"engine", "isa", OPTION_CHOICE, DEVICE(isa), 0, 0, "auto", "auto|avx512|avx2|plain", NULL,
      "instruction set of the cpu device", false},
     {"engine", "sim-hardware", OPTION_STRING, DEVICE(sim_hardware), 0, 0, NULL, NULL, "NAME",
-     "the machine that the sim device models", false},
+     "the machine that the sim device models: h200, h100, a100-80g or cpu", false},
+    {"engine", "sim-calibration", OPTION_STRING, DEVICE(sim_calibration), 0, 0, NULL, NULL, "FILE",
+     "measurements of a machine in place of the modelled one's (`build/bench/calibrate` makes them)", false},
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},
@@ -161,7 +166,16 @@ const option_row settings_rows[] = {
     {"scheduler", "reclaim", OPTION_CHOICE, AT(reclaim), 0, 0, "recompute", RECLAIMS, NULL,
      "how pages are taken back from running work", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
-     "what stays cached between requests", false},
+     "what stays cached between requests: the latest used; or with ttl also what a turn of a job left, pinned for a while",
+     false},
+    {"scheduler", "ttl", OPTION_DURATION, PLAN(retention.ttl_us), 0, 86400, "2s", NULL, "TIME",
+     "with retention ttl: how long a turn is pinned whose client does not say", false},
+    {"scheduler", "ttl-fitted", OPTION_BOOL, PLAN(retention.ttl_fitted), 0, 0, "no", NULL, NULL,
+     "fit that time to how long each tool takes, what computing again costs and what others wait for memory", false},
+    {"scheduler", "pins-percent", OPTION_U32, PLAN(retention.pins_percent), 0, 100, "50", NULL, "N",
+     "of the KV pages, all pins together", false},
+    {"scheduler", "pins-tenant-percent", OPTION_U32, PLAN(retention.tenant_pins_percent), 0, 100, "50", NULL, "N",
+     "of the KV pages, one tenant's pins", false},
     {"scheduler", "prefix-cache", OPTION_BOOL, PLAN(retention.prefix_cache), 0, 0, "yes", NULL, NULL,
      "reuse the pages of prompts that begin alike", false},
 

@@ -1,10 +1,12 @@
 """More than the daemon can do: what is refused is refused before anything is answered 200, and says when to come back."""
+import contextlib
 import json
 import threading
 import time
 import urllib.error
 import urllib.request
 
+import openai
 import pytest
 
 BODY = {"prompt": list(range(100, 164)), "max_tokens": 30, "ignore_eos": True}
@@ -31,9 +33,9 @@ def refused(daemon, reason):
 
 
 def begin(daemon, count, **body):
-    streams = [daemon.client().completions.create(model=daemon.model, prompt=[7] * 50, max_tokens=1900, stream=True,
-                                                  extra_body={"ignore_eos": True}, **body) for _ in range(count)]
-    return streams
+    """Streams that would run for minutes; each has its place in the queue."""
+    return [daemon.client().completions.create(model=daemon.model, prompt=[7] * 50, max_tokens=1900, stream=True,
+                                               extra_body={"ignore_eos": True, **body}) for _ in range(count)]
 
 
 def check_refusal(got, words):
@@ -93,6 +95,21 @@ def test_a_predicted_wait_beyond_the_bound_is_refused_and_named(start_sim):
     check_refusal(got, "a request would wait")
     assert int(got[1]["retry-after"]) == pytest.approx(wait_s, abs=1.5)
     assert refused(daemon, "queue_wait") == 1
+    for stream in streams:
+        stream.close()
+
+
+def test_an_urgent_request_is_not_refused_for_the_patient_before_it(start_sim):
+    daemon = start_sim("--running-max", 2, "--order", "priority", "--queue-wait-max", "6s")
+    assert ask(daemon)[0] == 200
+    streams = begin(daemon, 2)
+    daemon.wait_for_metric("penstock_requests_running", 2)
+    while daemon.metric("penstock_predicted_wait_seconds") < 6.1:
+        with contextlib.suppress(openai.InternalServerError):
+            streams += begin(daemon, 1, priority=100)
+    check_refusal(ask(daemon, {**BODY, "priority": 100}), "a request would wait")
+    streams += begin(daemon, 1, priority=-100)
+    assert daemon.metric("penstock_requests_waiting") == len(streams) - 2
     for stream in streams:
         stream.close()
 

@@ -138,6 +138,9 @@ static void draw_config(world *w) {
     for (uint32_t op = 1; op < c->model.op_count; op++)
         if (d->steep || percent(w, 50)) w->op_cuts[c->model.op_cut_count++] = op;
     c->model.op_cuts = w->op_cuts;
+    c->retention.policy = (retention_policy)below(w, RETENTION_COUNT);
+    c->retention.ttl_us = between(w, 1, 20000), c->retention.ttl_fitted = percent(w, 30);
+    c->retention.pins_percent = between(w, 1, 100), c->retention.tenant_pins_percent = between(w, 1, 100);
 }
 
 static void world_open(world *w, const scenario *dice, uint64_t seed) {
@@ -220,7 +223,11 @@ static void submit(world *w) {
                            .cache_salt = r->salt,
                            .priority = (int32_t)below(w, 4) - 1,
                            .tenant = {below(w, TENANTS), percent(w, 50) ? between(w, 1, 3) : 0},
-                           .job.id = percent(w, 50) ? between(w, 1, 20) : 0,
+                           .job = {.id = percent(w, 50) ? between(w, 1, 20) : 0,
+                                   .tool = below(w, 3),
+                                   .expected_gap_us = percent(w, 20) ? between(w, 1, 5000) : 0,
+                                   .ttl_us = percent(w, 20) ? between(w, 1, 50000) : 0,
+                                   .last_step = percent(w, 10)},
                            .slo = {.ttft_us = percent(w, 40) ? between(w, 1, 5000) : 0,
                                    .tbt_us = r->tbt_us,
                                    .deadline_us = percent(w, 30) ? between(w, 1, 20000) : 0,
@@ -445,6 +452,7 @@ static void one_event(world *w) {
     } else {
         w->now_us = w->arrive_at_us;
         w->arrive_at_us += below(w, 2 * w->dice->arrive_us);
+        if (percent(w, 2)) scheduler_end_job(w->scheduler, w->now_us, between(w, 1, 20));
         if (percent(w, w->dice->cancel_percent)) cancel(w);
         else submit(w);
         look_at_pass(w);

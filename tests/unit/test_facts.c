@@ -249,6 +249,7 @@ static void parameter_counts_are_the_published_ones(void **state) {
         {"random:llama-160m", 162417408, 162417408 - 32000 * 768},
         {"random:qwen2.5-0.5b", 494032768, 494032768}, /* tied: the embedding is read as the head */
         {"random:llama-3.1-8b", 8030261248, 8030261248 - 128256ull * 4096},
+        {"random:llama-3.1-70b", 70553706496, 70553706496 - 128256ull * 8192},
         {"random:mixtral-8x7b", 46702792704, 12879925248 - 32000ull * 4096},
         {"random:qwen3-30b-a3b", 30532122624,
          3353032704 - 151936ull * 2048}, /* "30.5B, 3.3B active", the embedding included */

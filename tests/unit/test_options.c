@@ -278,6 +278,49 @@ static void help_and_docs_tell_every_setting(void **state) {
     close_fixture(f);
 }
 
+typedef struct {
+    buf text;
+} change_log;
+typedef struct {
+    uint32_t    port;
+    uint64_t    wait_us;
+    const char *word, *place;
+} reload_sample;
+
+static void note_change(void *context, const option_row *row, const char *from, const char *to, bool applied) {
+    change_log *c = context;
+    buf_printf(&c->text, "%s %s>%s%s;", row->name, from ? from : "-", to ? to : "-", applied ? "" : " later");
+}
+
+static void a_reload_takes_over_what_it_may_and_tells_the_rest(void **state) {
+    reload_sample    live = {0}, other = {0};
+    const option_row rows_of_it[] = {
+        {"a", "port", OPTION_U32, offsetof(reload_sample, port), 0, 0, "80", NULL, NULL, "", false},
+        {"a", "wait", OPTION_DURATION, offsetof(reload_sample, wait_us), 0, 0, "30s", NULL, NULL, "", true},
+        {"a", "word", OPTION_STRING, offsetof(reload_sample, word), 0, 0, NULL, NULL, NULL, "", true},
+        {"a", "place", OPTION_STRING, offsetof(reload_sample, place), 0, 0, "here", NULL, NULL, "", true},
+    };
+    (void)state;
+    options   *o = options_new(rows_of_it, 4, &live), *fresh = options_new(rows_of_it, 4, &other);
+    change_log log;
+    buf        dump;
+    error      err;
+    buf_init(&log.text, 1024), buf_init(&dump, 4096);
+    const char first[] = "[a]\nword = old\n", second[] = "[a]\nport = 81\nwait = 30000ms\nplace = there\n";
+    assert_int_equal(options_read_text(o, "f", first, sizeof first - 1, &err), OK);
+    assert_int_equal(options_read_text(fresh, "f", second, sizeof second - 1, &err), OK);
+    assert_int_equal(options_reload(o, fresh, note_change, &log), 3);
+    assert_string_equal(log.text.data, "port 80>81 later;word old>-;place here>there;");
+    options_free(fresh);
+    assert_int_equal(live.port, 80);
+    assert_null(live.word);
+    assert_string_equal(live.place, "there");
+    options_dump(o, &dump);
+    assert_non_null(strstr(dump.data, "f:3")); /* the same time, written elsewhere */
+    buf_free(&log.text), buf_free(&dump);
+    options_free(o);
+}
+
 static void tables_of_two_structs_are_read_as_one(void **state) {
     (void)state;
     uint32_t   tokens = 0;
@@ -305,6 +348,7 @@ int main(void) {
         cmocka_unit_test(a_line_of_any_length_is_read_whole_or_refused),
         cmocka_unit_test(a_dump_names_each_origin_and_can_be_read_back),
         cmocka_unit_test(help_and_docs_tell_every_setting),
+        cmocka_unit_test(a_reload_takes_over_what_it_may_and_tells_the_rest),
         cmocka_unit_test(tables_of_two_structs_are_read_as_one),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);

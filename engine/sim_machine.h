@@ -1,0 +1,40 @@
+/* engine/sim_machine.h: how fast a modelled machine is: a row of a table, or a file of measurements.
+ *
+ * An operator of a row costs a launch and the longer of its bytes over the bandwidth and its operations over the rate (a
+ * roofline: on a GPU loads and arithmetic overlap). An operator that was calibrated costs what was fitted to measurements:
+ *
+ *     ns = fixed + bytes * ns_per_byte + flops * ns_per_flop
+ *
+ * Bytes and operations are program_cost's. Which experts are read is a matter of how alike neighbouring tokens choose:
+ * `rows` of them touch as many experts as min(rows, 2.25 rows^0.54) independent choices of k of E would,
+ *
+ *     touched = E (1 - (1 - k/E)^min(rows, 2.25 rows^0.54))
+ *
+ * fitted to the coverage published for Qwen3-30B-A3B (arXiv 2510.08055: under half of 128 experts at 16 rows, under 70 % at
+ * 64, 86 % at 128, all at 512; the formula gives 48, 75, 86 and 99 %). Random weights choose independently, so a calibration
+ * on them says "uniform". */
+#pragma once
+#include "engine/program.h"
+
+typedef struct {
+    bool   known;
+    double fixed_ns, ns_per_byte, ns_per_flop;
+} sim_fit;
+
+typedef struct {
+    char     name[64];
+    double   bytes_per_s, flops_per_s; /* reached by good kernels, not the datasheet's */
+    double   launch_ns;                /* of one operator */
+    uint64_t memory_bytes;
+    bool     uniform_experts; /* tokens choose independently */
+    sim_fit  fits[OP_KIND_COUNT];
+} sim_machine;
+
+/* The row named `name` (NULL: the first), with what the calibration file says in its place (NULL: none). ERR_NOT_FOUND,
+ * ERR_INVALID with a sentence. */
+int sim_machine_find(sim_machine *out, const char *name, const char *calibration, error *err);
+/* The text of a calibration file, read into *m; `path` is for sentences. */
+int sim_machine_parse(sim_machine *m, const char *path, const char *text, size_t bytes, error *err);
+
+double sim_machine_op_ns(const sim_machine *m, op_kind kind, const op_cost *cost);
+double sim_machine_experts(const sim_machine *m, const model_facts *f, uint32_t rows); /* distinct ones, of a layer */
