@@ -90,6 +90,7 @@ static const struct {
     LIMIT(context_max, 2, 1 << 28),
     LIMIT(batch_tokens_max, 2, 1 << 22),
     LIMIT(slicing.chunk_tokens, 1, 1 << 22),
+    LIMIT(slicing.short_tokens, 0, 1 << 22),
     LIMIT(page_count, 1, (1 << 30) - 1),
     LIMIT(page_tokens, 1, 1 << 12),
     LIMIT(frame_count, 0, 1 << 16),
@@ -175,6 +176,17 @@ static bool urgent_behind_whole(const scheduler_config *c) {
 static bool jobs_without_cache(const scheduler_config *c) {
     return c->order.policy == ORDER_JOB && !c->retention.prefix_cache;
 }
+static bool layers_of_dense(const scheduler_config *c) {
+    return c->slicing.policy == SLICING_LAYERED && c->model.experts == 0;
+}
+static bool nobody_to_stop_for(const scheduler_config *c) {
+    return c->preemption.policy == PREEMPTION_OPERATOR && c->order.policy == ORDER_FCFS && !c->fair.turns &&
+           !c->preemption.decodes_wait;
+}
+static bool whole_with_budget(const scheduler_config *c) {
+    return c->slicing.policy == SLICING_WHOLE && c->slicing.budget == SLICING_BUDGET_DEADLINE;
+}
+static bool all_are_short(const scheduler_config *c) { return c->slicing.short_tokens > 0 && c->slicing.short_tokens >= c->context_max; }
 
 static const struct {
     bool (*is)(const scheduler_config *c);
@@ -183,6 +195,11 @@ static const struct {
     {urgent_behind_whole, "deadlines are ordered, but a prompt runs whole and nothing stops it: the urgent wait for the longest "
                           "prompt; set preemption = operator, or slicing = chunked"},
     {jobs_without_cache, "jobs go by their first turn, but with prefix-cache = no each turn computes all of the ones before"},
+    {layers_of_dense, "prompts are cut between layers, which saves nothing on a model without experts and costs a frame; "
+                      "slicing = auto chooses by the model"},
+    {nobody_to_stop_for, "prompts may be stopped for whoever goes before them, but with order = fcfs nobody does"},
+    {whole_with_budget, "prompts have a budget by deadline, but with slicing = whole they are not cut to it"},
+    {all_are_short, "every prompt counts as short, so short-tokens keeps nothing apart"},
 };
 
 const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i) {

@@ -47,6 +47,7 @@ typedef struct {
     slicing_policy policy;
     slicing_budget budget;       /* of prompts in one pass while decodes run */
     uint32_t       chunk_tokens; /* the fixed one: rows, each weighted with the share of the layers that it walks */
+    uint32_t       short_tokens; /* prompts with at most so many to compute share no pass with longer ones; 0: off */
 } slicing_config;
 
 /* when does a running pass yield */

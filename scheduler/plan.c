@@ -328,9 +328,26 @@ static bool may_join(const scheduler *s, uint32_t index) {
                                          q->known - (is_running(q) ? s->stairs[q->slot].done : 0));
 }
 
+static length_class class_of(const scheduler *s, uint32_t index) {
+    const uint32_t most = s->config.slicing.short_tokens;
+    if (most == 0) return LENGTH_ANY;
+    return s->sequences[index].known - s->records[index].cached <= most ? LENGTH_SHORT : LENGTH_LONG;
+}
+
+/* The pass is full: is anybody of the other class behind? Only the first of the queue is looked at. */
+static void note_owed(scheduler *s, uint32_t next, length_class wanted) {
+    const uint32_t waiting = first_waiting(s);
+    if (wanted == LENGTH_ANY || s->pass.owed != LENGTH_ANY) return;
+    const length_class other = wanted == LENGTH_SHORT ? LENGTH_LONG : LENGTH_SHORT;
+    bool               behind = waiting != NO_SEQUENCE && class_of(s, waiting) == other;
+    for (uint32_t i = next; i < s->prefilling.count && !behind; i++) behind = class_of(s, s->prefilling.sequences[i]) == other;
+    if (behind) s->pass.owed = (uint8_t)other;
+}
+
 /* Running prompts and the queue, merged in order, until the pass takes no more; after the first no at the door only those
- * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. */
-static void add_prefills(scheduler *s) {
+ * that run go on. Who is admitted joins the list before prefilling[i], which so becomes the next turn's. Of two classes of
+ * length only `wanted` gets rows, or that of the first; the other is let in, waits for the next pass, and is owed that. */
+static void add_prefills_of(scheduler *s, length_class wanted) {
     bool open = true;
     for (uint32_t i = 0;; i++) {
         uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
@@ -340,8 +357,36 @@ static void add_prefills(scheduler *s) {
             index = NO_SEQUENCE;
         }
         if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
-        if (index == NO_SEQUENCE || !may_join(s, index) || !add_prefill(s, index)) return;
+        if (index == NO_SEQUENCE) return;
+        const length_class own = class_of(s, index);
+        if (wanted == LENGTH_ANY) wanted = own;
+        if (own != wanted) s->pass.owed = (uint8_t)own;
+        else if (!may_join(s, index) || !add_prefill(s, index)) return note_owed(s, i + 1, wanted);
     }
+}
+
+/* Length-aware batching (LAPS): short prompts are bound by reading weights and long ones by computing, so a pass has one
+ * kind. Short ones wait for nobody but the pass that runs: where answers run they ride with the next of their passes. The
+ * classes take turns where both have somebody, so neither waits for more than every other pass. */
+static void add_prefills(scheduler *s) {
+    const length_class owed = (length_class)s->pass.owed;
+    s->pass.owed = LENGTH_ANY;
+    add_prefills_of(s, owed);
+    if (s->pass.prefill_rows == 0 && s->pass.owed != LENGTH_ANY) { /* nobody of that class is left */
+        const length_class other = (length_class)s->pass.owed;
+        s->pass.owed = LENGTH_ANY;
+        add_prefills_of(s, other);
+    }
+}
+
+/* Whether the prompt that is first in line is short: it rides with decodes, who so need not wait for it. */
+static bool first_is_short(const scheduler *s) {
+    if (s->config.slicing.short_tokens == 0) return false;
+    const uint32_t waiting = first_waiting(s);
+    if (s->prefilling.count == 0) return waiting != NO_SEQUENCE && class_of(s, waiting) == LENGTH_SHORT;
+    const uint32_t runs = s->prefilling.sequences[0];
+    const bool     comes = waiting != NO_SEQUENCE && runs_before(s, waiting, runs);
+    return class_of(s, comes ? waiting : runs) == LENGTH_SHORT;
 }
 
 /* ---- the pass ---- */
@@ -361,7 +406,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
 
     line_rank_due(s);
     grow_decodes(s);
-    p->beside = decodes_wait(s);
+    p->beside = !first_is_short(s) && decodes_wait(s);
     if (!p->beside) add_decodes(s);
     if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
     p->stoppable = make_stoppable(s);

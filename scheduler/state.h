@@ -84,11 +84,15 @@ typedef struct {
     uint32_t sequence, segment;
 } slice_owner;
 
+/* Of prompts, where length matters (slicing.short_tokens): what is left to compute when they are admitted. */
+typedef enum { LENGTH_ANY, LENGTH_SHORT, LENGTH_LONG } length_class;
+
 /* The pass that is being planned or is in flight. */
 typedef struct {
     bool         in_flight, stoppable;
     bool         crowded; /* a staircase has no segment to spare: must run to its end */
     bool         beside;  /* prefill alone, while decodes wait */
+    uint8_t      owed;    /* length_class that was passed over in it, and goes first in the next */
     uint64_t     planned_us;
     uint64_t     due_us;    /* by when the tightest of its decodes wants its token; NO_DUE */
     uint64_t     stop_us;   /* when it must be stopped for the decodes that wait for it; NO_DUE: none do */

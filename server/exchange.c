@@ -122,8 +122,11 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     sv->idle_ticks = 0;
     x->work.data = x;
     x->tenant = who;
+    if (who && who->ttft_ms && x->slo.ttft_ms < 0) x->slo.ttft_ms = who->ttft_ms;
+    if (who && who->tbt_ms && x->slo.tbt_ms < 0) x->slo.tbt_ms = who->tbt_ms;
     if (who && tenant_enter(who, x->arrived_us, &x->fault) < 0) return go_on(x);
     x->entered = true;
+    if (kind->admit && !kind->admit(x)) return go_on(x);
     if (x->body.size > sv->config->worker_body_bytes) {
         x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
         if (x->working) {

@@ -120,19 +120,28 @@ static void *copy_of(const void *items, uint32_t count, size_t item_bytes) {
     return memcpy(copy, items, count * item_bytes);
 }
 
-/* Whether the queue takes all its choices, asked before anything is answered. Refuses it where not. */
-static bool queue_takes(generation *g) {
-    service *sv = g->base.service;
-    uint64_t tokens = 0;
-    double   wait_s;
-    error    err;
-    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    queue_answer answer = engine_ask(sv->engine, g->choice_count, tokens, g->priority, &wait_s, &err);
+/* Whether the queue takes so many requests. Refuses the exchange where not. */
+static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens, int32_t priority) {
+    service     *sv = x->service;
+    double       wait_s;
+    error        err;
+    queue_answer answer = engine_ask(sv->engine, count, tokens, priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
-    fault_set(&g->base.fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
-    g->base.fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
+    fault_set(&x->fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
+    x->fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
     return false;
+}
+
+/* A queue that would not take the smallest and most urgent of requests says so before the body is read: refusing must cost
+ * little when there is much of it. */
+static bool generation_admit(exchange *x) { return queue_takes(x, 1, 1, INT32_MIN); }
+
+/* All its choices, or none, and before anything is answered. */
+static bool queue_takes_all(generation *g) {
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
+    return queue_takes(&g->base, g->choice_count, tokens, g->priority);
 }
 
 static void submit_failed(generation *g, const error *err) {
@@ -251,7 +260,7 @@ static void generation_finish(exchange *x) {
         return exchange_refuse(x);
     }
     make_choices(g);
-    if (!nothing && !queue_takes(g)) {
+    if (!nothing && !queue_takes_all(g)) {
         fail(g);
         return generation_release_if_done(g);
     }
@@ -436,9 +445,11 @@ void generation_describe(const exchange *x, buf *json) {
                : begun  ? "decoding"
                         : "waiting",
                g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
+    if (g->slo.ttft_ms >= 0) buf_printf(json, ",\"ttft_target_ms\":%.6g", g->slo.ttft_ms);
+    if (g->slo.tbt_ms >= 0) buf_printf(json, ",\"tbt_target_ms\":%.6g", g->slo.tbt_ms);
 }
 
-const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,   generation_prepare,
-                                     generation_finish,  generation_lost, generation_destroy};
-const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare,
-                                           generation_finish,  generation_lost,     generation_destroy};
+const exchange_kind chat_exchange = {sizeof(generation), ENDPOINT_CHAT,      generation_prepare, generation_finish,
+                                     generation_lost,    generation_destroy, generation_admit};
+const exchange_kind completion_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare, generation_finish,
+                                           generation_lost,    generation_destroy,  generation_admit};

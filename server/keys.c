@@ -44,6 +44,10 @@ static const option_row rows[] = {
      "of requests that name none; lower goes first", true},
     {NULL, "priority-min", OPTION_I32, AT(priority_min), -1000000, 1000000, "-1000000", NULL, "N",
      "the lowest that a request may name; lower ones are raised to it", true},
+    {NULL, "ttft-ms", OPTION_U32, AT(ttft_ms), 0, 3600000, "0", NULL, "N",
+     "time to the first token that requests aim at which do not say one; 0: none", true},
+    {NULL, "tbt-ms", OPTION_U32, AT(tbt_ms), 0, 3600000, "0", NULL, "N",
+     "time between tokens that requests aim at which do not say one; 0: none", true},
     {NULL, "cache", OPTION_STRING, AT(cache), 0, 0, NULL, NULL, "WORD",
      "tenants with the same word share cached prefixes; without it a tenant shares with nobody", true},
 };

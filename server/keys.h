@@ -31,6 +31,7 @@ typedef struct {
     uint32_t    tokens_per_minute; /* prompt and answer; 0: no bound */
     int32_t     priority;          /* of requests that name none; lower goes first */
     int32_t     priority_min;      /* lower ones are raised to it */
+    uint32_t    ttft_ms, tbt_ms;   /* what requests aim at that say nothing themselves; 0: nothing */
     const char *cache;             /* tenants with the same word share cached prefixes */
     account    *account;
     char       *texts; /* what `cache` points into */

@@ -56,7 +56,7 @@ static void finish(exchange *x) {
     buf_free(&json);
 }
 
-const exchange_kind chat_render_exchange = {sizeof(generation), ENDPOINT_CHAT,     generation_prepare, finish,
-                                            exchange_release,   generation_destroy};
-const exchange_kind completion_render_exchange = {sizeof(generation), ENDPOINT_COMPLETION, generation_prepare, finish,
-                                                  exchange_release,   generation_destroy};
+const exchange_kind chat_render_exchange = {sizeof(generation), ENDPOINT_CHAT, generation_prepare, finish, exchange_release,
+                                            generation_destroy, NULL};
+const exchange_kind completion_render_exchange = {
+    sizeof(generation), ENDPOINT_COMPLETION, generation_prepare, finish, exchange_release, generation_destroy, NULL};

@@ -91,6 +91,7 @@ typedef struct {
     void (*finish)(exchange *x);  /* on the I/O thread, with no fault and the client still there: answer, or submit */
     void (*lost)(exchange *x);    /* the client left after finish; releases the exchange when it is done with it */
     void (*destroy)(exchange *x);
+    bool (*admit)(exchange *x); /* before all that: whether there is any room; else sets x->fault. NULL: there always is */
 } exchange_kind;
 
 struct exchange {

@@ -89,5 +89,5 @@ static void lost(exchange *x) { exchange_release(x); }
 
 static void destroy(exchange *x) { buf_free(&((tokenization *)x)->json); }
 
-const exchange_kind tokenize_exchange = {sizeof(tokenization), ENDPOINT_TOKENIZE, prepare, finish, lost, destroy};
-const exchange_kind detokenize_exchange = {sizeof(tokenization), ENDPOINT_DETOKENIZE, prepare, finish, lost, destroy};
+const exchange_kind tokenize_exchange = {sizeof(tokenization), ENDPOINT_TOKENIZE, prepare, finish, lost, destroy, NULL};
+const exchange_kind detokenize_exchange = {sizeof(tokenization), ENDPOINT_DETOKENIZE, prepare, finish, lost, destroy, NULL};

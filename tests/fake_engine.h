@@ -12,10 +12,9 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
-#include "models/chat.h"
-#include "models/tokenizer.h"
+#include "tests/fake_tokenizer.h"
 
-enum { FAKE_EOS = 256, FAKE_VOCAB = 257, FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
+enum { FAKE_RING = 4096, FAKE_REQUESTS = 4096, FAKE_CONTEXT = 4096 };
 
 static struct {
     const char    *script;    /* what it says */
@@ -24,8 +23,7 @@ static struct {
     uint32_t       requests_max; /* then the queue is full */
     double         wait_s;       /* that it predicts */
     uint32_t       fail_after;   /* tokens; then FINISH_ERROR; 0: never */
-    bool           no_tokenizer, thinks;
-    atomic_bool    frozen; /* takes steps no more, until it is false again */
+    atomic_bool    frozen;       /* takes steps no more, until it is false again */
     uint64_t       submitted, cancelled, finished;
     engine_request last; /* that was submitted; its pointers are no more */
 } fake = {.script = "Once upon a time there was a penstock. ", .requests_max = FAKE_REQUESTS};
@@ -143,6 +141,7 @@ void engine_close(engine *e) {
     for (uint32_t i = 0; i < e->count; i++) free(e->requests[i]->r.tokens), free(e->requests[i]);
     free(e);
 }
+int                     engine_end_job(engine *e, uint64_t job, error *err) { return (void)e, (void)job, (void)err, OK; }
 bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
 const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
@@ -151,7 +150,7 @@ const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};
     return (void)e, &c;
 }
-const char *engine_model_dir(const engine *e) { return (void)e, fake.no_tokenizer ? NULL : "fake"; }
+const char *engine_model_dir(const engine *e) { return (void)e, fake_text.missing ? NULL : "fake"; }
 
 queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
     (void)prompt_tokens, (void)priority;
@@ -209,72 +208,4 @@ void engine_read_snapshot(engine *e, engine_snapshot *out) {
                              .page_count = 100,
                              .page_tokens = 16};
     pthread_mutex_unlock(&e->lock);
-}
-
-/* ---- tokenizer: bytes ---- */
-struct tokenizer {
-    int unused;
-};
-struct chat_format {
-    int unused;
-};
-static tokenizer   fake_tokenizer;
-static chat_format fake_chat;
-bool               tokenizer_exists(const char *dir) { return (void)dir, !fake.no_tokenizer; }
-int tokenizer_open(tokenizer **out, const char *dir, error *err) { return (void)dir, (void)err, *out = &fake_tokenizer, OK; }
-void tokenizer_close(tokenizer *t) { (void)t; }
-void token_ids_free(token_ids *ids) { free(ids->ids); }
-int  tokenizer_encode(const tokenizer *t, const char *text, size_t n, unsigned flags, token_ids *out, error *err) {
-     (void)t, (void)flags, (void)err;
-     out->ids = realloc(out->ids, (out->count + n + 1) * sizeof *out->ids);
-     for (size_t i = 0; i < n; i++) out->ids[out->count++] = (unsigned char)text[i];
-    return OK;
-}
-int tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, buf *out, error *err) {
-    (void)t, (void)keep_special;
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] >= FAKE_VOCAB)
-            return error_set(err, ERR_INVALID, "token id %u is outside the vocabulary of %d", ids[i], FAKE_VOCAB);
-        if (ids[i] < 256) buf_char(out, (char)ids[i]);
-    }
-    return OK;
-}
-/* With fake.thinks the bytes 1 and 2 stand around what is thought. */
-int64_t tokenizer_id_of(const tokenizer *t, const char *token) {
-    (void)t;
-    return !fake.thinks ? -1 : strcmp(token, "<think>") == 0 ? 1 : strcmp(token, "</think>") == 0 ? 2 : -1;
-}
-void tokenizer_token_bytes(const tokenizer *t, uint32_t id, buf *out) {
-    (void)t, id < 256 ? buf_char(out, (char)id) : buf_str(out, "<eos>");
-}
-bool tokenizer_is_special(const tokenizer *t, uint32_t id) { return (void)t, id >= 256; }
-/* Holds an unfinished UTF-8 sequence back, as the real one does. */
-void detokenizer_init(detokenizer *d, const tokenizer *t, bool keep_special) {
-    *d = (detokenizer){.t = t, .keep_special = keep_special};
-}
-void detokenizer_continue(detokenizer *d) { d->at_start = false; }
-void detokenizer_feed(detokenizer *d, uint32_t id, buf *out) {
-    if (id >= 256) return;
-    unsigned char b = (unsigned char)id;
-    if (d->held_count == 0 && b < 0x80) return buf_char(out, (char)b);
-    d->held[d->held_count++] = b;
-    unsigned char lead = d->held[0];
-    uint8_t       need = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-    if (d->held_count == need) buf_append(out, d->held, need), d->held_count = 0;
-}
-void detokenizer_finish(detokenizer *d, buf *out) {
-    if (d->held_count) buf_str(out, "\xEF\xBF\xBD");
-    d->held_count = 0;
-}
-int chat_format_open(chat_format **out, const char *dir, const char *file, error *err) {
-    return (void)dir, (void)file, (void)err, *out = &fake_chat, OK;
-}
-void chat_format_close(chat_format *c) { (void)c; }
-int  chat_encode(const chat_format *c, const tokenizer *t, cJSON *context, int64_t now, token_ids *out, error *err) {
-     (void)c, (void)now;
-     for (const cJSON *m = json_get(context, "messages")->child; m; m = m->next) {
-         const cJSON *content = json_get(m, "content");
-         if (cJSON_IsString(content)) tokenizer_encode(t, content->valuestring, strlen(content->valuestring), 0, out, err);
-    }
-     return tokenizer_encode(t, "\n", 1, 0, out, err);
 }

@@ -182,6 +182,26 @@ def test_keys_are_given_and_tenants_told(start_daemon, penstock, standin, tmp_pa
     assert ask(daemon, "/v1/models", ALICE)[0] == 200
 
 
+def test_a_key_brings_priority_and_targets_that_a_request_may_name_itself(start_daemon, penstock, tmp_path):
+    (tmp_path / "keys").write_text(f"alice {digest(ALICE)} priority=7 priority-min=3 ttft-ms=250 tbt-ms=40\n")
+    daemon = start_daemon("--device", "sim", "--api-keys", tmp_path / "keys", "--admin-socket", tmp_path / "admin.sock",
+                          model="random:llama-160m")
+    operator = Operator(penstock, tmp_path / "admin.sock")
+    client = daemon.client(api_key=ALICE)
+
+    def seen(**more):
+        extra = {"ignore_eos": True, **more}
+        with client.completions.create(model=daemon.model, prompt=[1, 2], max_tokens=2000, stream=True, extra_body=extra) as stream:
+            next(iter(stream))
+            (request,) = operator("requests")["requests"]
+        wait_for(lambda: not operator("requests")["requests"])
+        return request["tenant"], request["priority"], request["ttft_target_ms"], request["tbt_target_ms"]
+
+    assert seen() == ("alice", 7, 250, 40)
+    assert seen(priority=5, slo={"ttft_ms": 100}) == ("alice", 5, 100, 40)
+    assert seen(priority=-50) == ("alice", 3, 250, 40)
+
+
 def test_drain_ends_the_daemon_and_tells_those_who_are_cut_off(sim):
     stream = stream_ids(sim)
     next(iter(stream))

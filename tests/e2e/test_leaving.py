@@ -16,7 +16,7 @@ from wire import dial, post, read_until, reset
 
 CLIENTS = 2000  # of each of the two crowds below
 AT_ONCE = 64
-AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_prompt_tokens": 0, "penstock_exchanges": 0,
+AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_tokens": 0, "penstock_exchanges": 0,
            "penstock_frames_used": 0, "penstock_http_connections": 1}  # the connection that asks
 GROWTH_MAX_KB = 4096
 

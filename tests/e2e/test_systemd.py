@@ -144,6 +144,42 @@ def test_the_watchdog_is_fed_while_there_is_progress_or_nothing_to_do(manager, s
     assert times[2] - times[0] < 1.2
 
 
+SIM = ["--model", "random:llama-160m", "--device", "sim"]
+
+
+def test_a_device_that_fails_the_self_test_is_never_ready(manager):
+    daemon = manager.start(*SIM, "--port", 0, environment={"PENSTOCK_FAULT": "fail@1"})
+    assert daemon.wait(30) == 70
+    manager.socket.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        manager.wait_for("READY=1")
+    assert "the self-test failed" in manager.log()
+
+
+def test_the_watchdog_starves_when_the_engine_stands_still_though_the_loop_turns(manager):
+    s = listening()
+    manager.start(*SIM, listen=[(s, "http")], environment={"PENSTOCK_FAULT": "freeze@5", "WATCHDOG_USEC": "1200000"})
+    manager.wait_for("^READY=1$")
+    manager.wait_for("^WATCHDOG=1$")
+    client = socket.create_connection(s.getsockname())
+    body = b'{"prompt":[1,2,3],"max_tokens":50,"ignore_eos":true}'
+    client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    time.sleep(0.6)  # the last food of before
+    manager.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            manager.socket.recv(65536)
+    end = time.monotonic() + 1.5
+    manager.socket.settimeout(0.1)
+    while time.monotonic() < end:
+        assert get(s.getsockname(), "/version").startswith(b"HTTP/1.1 200")  # the loop turns
+        try:
+            assert "WATCHDOG=1" not in manager.socket.recv(65536).decode()
+        except TimeoutError:
+            pass
+    client.close()
+
+
 def test_the_watchdog_of_another_process_is_not_fed(manager, standin):
     manager.start("--model", standin, "--port", 0, environment={"WATCHDOG_USEC": "400000", "WATCHDOG_PID": "1"})
     manager.wait_for("^READY=1$")

@@ -121,6 +121,7 @@ static void draw_config(world *w) {
     c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
     c->slicing.chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
+    if (percent(w, 30)) c->slicing.short_tokens = between(w, 1, 20);
     if (percent(w, 50)) c->model.experts = 8, c->model.experts_per_row = 2;
     c->frame_count = below(w, 5);
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
@@ -195,7 +196,8 @@ static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     bool cuts = c->slicing.policy == SLICING_LAYERED || c->slicing.policy == SLICING_AUTO || (w->dice->stop_percent > 0 && c->frame_count > 0);
     if (cuts) rows = 1; /* a suspended piece is taken up as it is */
     const uint64_t passes = (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
-    return c->preemption.policy == PREEMPTION_OPERATOR ? 2 * passes : passes; /* decodes that waited go alone */
+    /* decodes that waited go alone, and long prompts take turns with short ones */
+    return (c->preemption.policy == PREEMPTION_OPERATOR ? 2 : 1) * (c->slicing.short_tokens ? 2 : 1) * passes;
 }
 
 /* What first come, first served and priority go by, from their definitions; 0: not a matter of one number. */
@@ -295,13 +297,13 @@ static void check_first_row(world *w, request *r) {
     if (w->config.order.policy == ORDER_FCFS && !w->config.fair.turns)
         check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
     if (w->config.order.policy > ORDER_PRIORITY && (!w->config.fair.turns || w->config.fair.tenants_max == 0))
-        check(*left_of(w, r) - r->left_before <= r->left_bound);
+        check(*left_of(w, r) - r->left_before <= r->left_bound * (w->config.slicing.short_tokens ? 2 : 1));
     if (waited > w->longest_wait) w->longest_wait = waited;
 }
 
 /* Nobody whose key is less was left waiting. */
 static void check_order(world *w) {
-    if (key_of(w, 1, 0) == 0) return;
+    if (key_of(w, 1, 0) == 0 || w->config.slicing.short_tokens > 0) return; /* short prompts pass long ones */
     uint64_t last = 0, first = UINT64_MAX;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         request *r = &w->requests[i];

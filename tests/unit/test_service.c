@@ -49,7 +49,7 @@ static void configure(void) {
     fake.script = "Once upon a time. ";
     fake.eos_after = 0, fake.step_us = 200, fake.requests_max = FAKE_REQUESTS, fake.fail_after = 0, fake.wait_s = 0;
     fake.submitted = fake.cancelled = fake.finished = 0;
-    fake.no_tokenizer = fake.thinks = false;
+    fake_text.missing = fake_text.thinks = false;
 }
 static void start(void) {
     sem_init(&daemon_.ready, 0, 0);
@@ -341,7 +341,7 @@ static void who_waits_past_a_deadline_is_told_so(void **state) {
 static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
     (void)state;
     configure();
-    fake.script = "\1hm\2\nyes", fake.thinks = true;
+    fake.script = "\1hm\2\nyes", fake_text.thinks = true;
     start();
     const char *text = post("/v1/chat/completions", "{" CHAT ",\"seed\":0,\"max_tokens\":8}");
     assert_non_null(strstr(text, "\"content\":\"yes\",\"refusal\":null,\"reasoning_content\":\"hm\"}"));
@@ -485,10 +485,32 @@ static void draining_has_a_bound(void **state) {
     assert_int_equal(fake.cancelled, 1);
 }
 
+static void a_frozen_engine_turns_live_to_failing_and_a_moving_one_back(void **state) {
+    (void)state;
+    configure();
+    daemon_.config.stall_us = 50000;
+    start();
+    int  fd = dial();
+    char some[64];
+    send_post(fd, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":4000,\"stream\":true}");
+    assert_true(recv(fd, some, sizeof some, 0) > 0);
+    assert_memory_equal(get("/live"), "HTTP/1.1 200 ", 13);
+    fake.frozen = true;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 503 ", 13) != 0; i++) usleep(1000);
+    assert_non_null(strstr(get("/health"), "\"status\":\"stuck\""));
+    assert_int_equal(metric("penstock_health{state=\"stuck\"} "), 1);
+    fake.frozen = false;
+    for (int i = 0; i < 5000 && memcmp(get("/live"), "HTTP/1.1 200 ", 13) != 0; i++) usleep(1000);
+    assert_memory_equal(get("/ready"), "HTTP/1.1 200 ", 13);
+    close(fd);
+    wait_until_nothing_runs();
+    stop();
+}
+
 static void a_model_without_a_tokenizer_takes_and_gives_token_ids(void **state) {
     (void)state;
     configure();
-    fake.no_tokenizer = true;
+    fake_text.missing = true;
     start();
     char *text = post("/v1/completions", "{\"prompt\":[1,2,3],\"seed\":0,\"max_tokens\":2,\"return_token_ids\":true}");
     assert_non_null(strstr(text, "\"text\":\" 79 110\""));
@@ -547,6 +569,7 @@ int main(void) {
         cmocka_unit_test(a_reader_that_pauses_gets_the_whole_text_in_fewer_events),
         cmocka_unit_test(running_requests_finish_after_sigterm_and_new_ones_are_refused),
         cmocka_unit_test(draining_has_a_bound),
+        cmocka_unit_test(a_frozen_engine_turns_live_to_failing_and_a_moving_one_back),
         cmocka_unit_test(a_model_without_a_tokenizer_takes_and_gives_token_ids),
         cmocka_unit_test(each_mistake_has_its_status),
     };

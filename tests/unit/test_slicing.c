@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/engine.h"
 #include "scheduler/slicing.h"
@@ -107,6 +108,100 @@ static void auto_cuts_between_layers_only_where_there_are_experts_and_much_to_do
     assert_int_equal(ask(&slicing_auto, 4096, 0, NO_DUE).tokens, 512);
 }
 
+static bool doubted(const scheduler_config *c, const char *words) {
+    for (uint32_t i = 0; scheduler_config_doubt(c, i); i++)
+        if (strstr(scheduler_config_doubt(c, i), words)) return true;
+    return false;
+}
+
+static void doubtful_ways_to_cut_are_told(void **state) {
+    (void)state;
+    config.context_max = 4096;
+    assert_null(scheduler_config_doubt(&config, 0));
+    config.slicing.policy = SLICING_LAYERED;
+    assert_true(doubted(&config, "without experts"));
+    config.model.experts = 8, config.model.experts_per_row = 2;
+    assert_false(doubted(&config, "without experts"));
+    config.slicing = (slicing_config){.policy = SLICING_WHOLE, .budget = SLICING_BUDGET_DEADLINE, .short_tokens = 4096};
+    assert_true(doubted(&config, "budget") && doubted(&config, "short"));
+    config.preemption.policy = PREEMPTION_OPERATOR;
+    assert_true(doubted(&config, "fcfs"));
+    config.preemption.decodes_wait = true;
+    assert_false(doubted(&config, "fcfs"));
+}
+
+/* ---- length-aware batching ---- */
+
+typedef struct {
+    scheduler *s;
+    plan       plan;
+    uint64_t   now_us;
+    uint32_t   tokens[8][1100], known[8], limit[8];
+} story;
+
+static void submit(story *t, uint64_t id, uint32_t prompt, uint32_t output) {
+    for (uint32_t i = 0; i < prompt; i++) t->tokens[id][i] = (uint32_t)id * 2000 + i;
+    const scheduler_request r = {
+        .id = id, .tokens = t->tokens[id], .prompt_tokens = prompt, .output_tokens_max = output};
+    assert_int_equal(scheduler_submit(t->s, ++t->now_us, &r, NULL), OK);
+    t->known[id] = prompt, t->limit[id] = prompt + output;
+}
+
+static uint32_t prompts_of_pass(story *t, bool has_row[8]) {
+    slice_outcome outcomes[2048] = {0};
+    for (int i = 0; i < 8; i++) has_row[i] = false;
+    assert_true(scheduler_plan(t->s, ++t->now_us, &t->plan));
+    scheduler_check(t->s);
+    for (uint32_t i = 0; i < t->plan.slice_count; i++) {
+        const uint64_t id = t->plan.slices[i].id;
+        has_row[id] = true;
+        if (!t->plan.slices[i].samples) continue;
+        t->tokens[id][t->known[id]++] = 7;
+        outcomes[i] = (slice_outcome){7, t->known[id] == t->limit[id]};
+    }
+    scheduler_pass_done(t->s, t->now_us += 100, outcomes);
+    return t->plan.slice_count - t->plan.decode_rows;
+}
+
+static void short_prompts_and_long_ones_share_no_pass_and_take_turns(void **state) {
+    (void)state;
+    const scheduler_config c = {.running_max = 8,
+                                .waiting_max = 8,
+                                .context_max = 1100,
+                                .batch_tokens_max = 300,
+                                .page_count = 400,
+                                .page_tokens = 16,
+                                .model.op_count = 10,
+                                .slicing = {.chunk_tokens = 200, .short_tokens = 64}};
+    story *t = calloc(1, sizeof *t);
+    bool   in[8];
+    assert_int_equal(scheduler_new(&t->s, &c, NULL), OK);
+    submit(t, 0, 50, 30);
+    submit(t, 1, 500, 1);
+    submit(t, 2, 60, 1);
+    submit(t, 3, 600, 1);
+    submit(t, 4, 64, 1);
+    assert_int_equal(prompts_of_pass(t, in), 3); /* the short ones pass the long ones */
+    assert_true(in[0] && in[2] && in[4] && !in[1] && !in[3]);
+    assert_int_equal(prompts_of_pass(t, in), 1); /* which are next, beside the answer that runs */
+    assert_true(in[0] && in[1] && t->plan.decode_rows == 1);
+    submit(t, 5, 40, 1);
+    submit(t, 6, 40, 1);
+    uint32_t short_passes = 0, turns = 0;
+    for (; turns < 20 && t->known[3] < t->limit[3]; turns++) {
+        prompts_of_pass(t, in);
+        assert_true(in[0]); /* a decode is in every pass */
+        const bool has_short = in[5] || in[6];
+        assert_false(has_short && (in[1] || in[3]));
+        if (has_short) assert_true(in[5] && in[6]);
+        short_passes += has_short;
+    }
+    assert_int_equal(short_passes, 1);
+    assert_true(turns < 12);
+    scheduler_free(t->s);
+    free(t);
+}
+
 /* ---- expert bytes ---- */
 
 static void wait_for(engine *e, uint32_t answers) {
@@ -164,6 +259,8 @@ int main(void) {
         cmocka_unit_test_setup(groups_nest_in_chunks_as_wide_as_a_frame, begin),
         cmocka_unit_test_setup(a_group_by_deadline_grows_with_the_time_there_is, begin),
         cmocka_unit_test_setup(auto_cuts_between_layers_only_where_there_are_experts_and_much_to_do, begin),
+        cmocka_unit_test_setup(doubtful_ways_to_cut_are_told, begin),
+        cmocka_unit_test(short_prompts_and_long_ones_share_no_pass_and_take_turns),
         cmocka_unit_test(cutting_between_layers_saves_expert_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
