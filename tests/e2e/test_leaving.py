@@ -203,7 +203,7 @@ def comes_back_to_where_it_was(daemon, bodies, seconds_max):
     assert descriptors(daemon) == files
     assert memory_at_rest_kb(daemon.pid) - memory < GROWTH_MAX_KB
     assert after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"] > CLIENTS / 10
-    assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"]
+    assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"] - 1  # the self-test
     accepted = after["penstock_http_connections_accepted_total"] - before["penstock_http_connections_accepted_total"]
     assert CLIENTS < accepted < CLIENTS * 1.5  # every one of them, and those that asked for metrics
     assert seen["running"] > 0 and seen["waiting"] > 0, seen
