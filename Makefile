@@ -77,6 +77,12 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (needs clang)
 bench: $(BUILD)/penstock $(BENCHES) ## run the benches (docs/benchmarks.md says what they mean)
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
 
+bench-sim: $(BUILD)/penstock-bench ## run the scheduling experiments under the virtual clock (ARGS=--docs writes their tables into docs/)
+	@$(PYTHON) bench/sim.py --build $(BUILD) $(ARGS)
+
+bench-http: $(BUILD)/penstock $(addprefix $(BUILD)/bench/,bare_loop clients http_load) ## measure the front end beside a bare libuv loop (ARGS="--rounds 5 h1 m2")
+	@$(PYTHON) bench/front_end.py --build $(BUILD) $(ARGS)
+
 lint: ## formatting, static checks of C and shell (each tool where it is installed)
 	@scripts/lint.sh $(SOURCES) $(wildcard $(addsuffix /*.h,$(FOLDERS))) $(TEST_SOURCES)
 
@@ -111,7 +117,7 @@ clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 # ---- how things are built (V=1 shows the commands) ----
 
@@ -152,6 +158,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz bench lint format docs install uninstall packages programs threaded fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz bench bench-sim lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

@@ -52,7 +52,7 @@ static const option_row rows[] = {
     {NULL, "duration", OPTION_DURATION, AT(duration_us), 0, 1e9, "0s", NULL, "TIME",
      "nothing is sent after it (30s, 5min); 0s: no limit", false},
     {NULL, "out", OPTION_STRING, AT(out), 0, 0, NULL, NULL, "DIR",
-     "write compare.json, compare.html and a page a cell there", false},
+     "write compare.json, compare.html, and for each cell a page and a line a request there", false},
     {NULL, "json", OPTION_BOOL, AT(json), 0, 0, "no", NULL, NULL, "print the result as JSON in place of the table", false},
     {NULL, "quiet", OPTION_BOOL, AT(quiet), 0, 0, "no", NULL, NULL, "show no progress", false},
     {NULL, "help", OPTION_BOOL, AT(help), 0, 0, "no", NULL, NULL, "print this, and stop", false},

@@ -161,7 +161,11 @@ static int write_page(const comparison *c, uint32_t index, run_result *r, const 
     r->record.rate_scale = c->pace.rate_scale, r->record.length_scale = c->length_scale;
     report_html(&r->record, &r->summary, &page);
     snprintf(name, sizeof name, "cell-%u.html", index + 1);
-    const int code = write_file(folder, name, &page, err);
+    int code = write_file(folder, name, &page, err);
+    buf_clear(&page);
+    report_requests(&r->record, c->trace, &page);
+    snprintf(name, sizeof name, "cell-%u.jsonl", index + 1);
+    if (code == OK) code = write_file(folder, name, &page, err);
     buf_free(&page), buf_free(&label);
     return code;
 }

@@ -42,7 +42,8 @@ typedef struct {
 
 #define SWEEP_ATTAINMENT 0.9
 
-/* Runs all cells into cells[grid->cell_count]; each cell's own page is written into `folder` (NULL: none). */
+/* Runs all cells into cells[grid->cell_count]; each cell's own page, and a line a request, are written into `folder` (NULL:
+ * none). */
 int  compare_run(const comparison *c, cell *cells, const char *folder, error *err);
 void cells_free(cell *cells, uint32_t count);
 

@@ -33,7 +33,8 @@ def test_the_table_names_every_cell_and_the_pages_are_written(tmp_path):
     done = compare("--grid", "slicing=chunked,whole", "--requests", 30, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "[1] slicing=chunked" in done.stdout and "[2] slicing=whole" in done.stdout
-    assert {p.name for p in tmp_path.iterdir()} == {"compare.json", "compare.html", "cell-1.html", "cell-2.html"}
+    assert {p.name for p in tmp_path.iterdir()} == {"compare.json", "compare.html", "cell-1.html", "cell-2.html", "cell-1.jsonl",
+                                                     "cell-2.jsonl"}
 
 
 @pytest.mark.parametrize("flags, says", [

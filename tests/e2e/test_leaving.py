@@ -16,7 +16,7 @@ from wire import dial, post, read_until, reset
 
 CLIENTS = 2000  # of each of the two crowds below
 AT_ONCE = 64
-AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_prompt_tokens": 0, "penstock_exchanges": 0,
+AT_REST = {"penstock_requests_running": 0, "penstock_requests_waiting": 0, "penstock_waiting_tokens": 0, "penstock_exchanges": 0,
            "penstock_frames_used": 0, "penstock_http_connections": 1}  # the connection that asks
 GROWTH_MAX_KB = 4096
 
@@ -203,7 +203,7 @@ def comes_back_to_where_it_was(daemon, bodies, seconds_max):
     assert descriptors(daemon) == files
     assert memory_at_rest_kb(daemon.pid) - memory < GROWTH_MAX_KB
     assert after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"] > CLIENTS / 10
-    assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"]
+    assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"] - 1  # the self-test
     accepted = after["penstock_http_connections_accepted_total"] - before["penstock_http_connections_accepted_total"]
     assert CLIENTS < accepted < CLIENTS * 1.5  # every one of them, and those that asked for metrics
     assert seen["running"] > 0 and seen["waiting"] > 0, seen

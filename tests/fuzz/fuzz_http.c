@@ -1,5 +1,6 @@
-/* One connection's bytes, cut where the input says. The first byte chooses how; the rest is the stream. However it is cut,
- * the answers must be the same, and nothing may be held once the connection is gone. */
+/* One connection's bytes, cut where the input says, and a short stream also in two at every byte. The first byte chooses how;
+ * the rest is the stream. However it is cut, the answers must be the same, and nothing may be held once the connection is
+ * gone. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,13 +39,17 @@ static void write_out(run *r) {
     http_wrote(&r->conn);
 }
 
-static void feed(run *r, const uint8_t *data, size_t size, uint8_t step, const server_config *config) {
+enum { CUT_EVERYWHERE_MAX = 400 };
+
+/* `first`: the size of the first of two pieces; 0: pieces as `step` says. */
+static void feed(run *r, const uint8_t *data, size_t size, uint8_t step, size_t first, const server_config *config) {
     memset(r, 0, sizeof *r);
     r->server = (http_server){.config = config, .request = on_request, .gone = nothing, .drained = nothing, .owner = r};
     buf_init(&r->written, 64 << 20);
     http_init(&r->conn, &r->server);
     for (size_t at = 0; at < size;) {
         size_t n = step == 0 ? size : step < 128 ? step : 1 + (data[at] * 7u + step) % 40;
+        if (first) n = at ? size : first;
         if (n > size - at) n = size - at;
         http_feed(&r->conn, (const char *)data + at, n);
         at += n;
@@ -67,10 +72,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     config.headers_max_bytes = 512;
     config.headers_max_count = 16;
     if (size < 2 || size > 4096) return 0;
-    feed(&whole, data + 1, size - 1, 0, &config);
-    feed(&cut, data + 1, size - 1, data[0] ? data[0] : 1, &config);
-    if (whole.written.size != cut.written.size || memcmp(whole.written.data, cut.written.data, cut.written.size) != 0)
-        abort();
-    buf_free(&whole.written), buf_free(&cut.written);
+    feed(&whole, data + 1, size - 1, 0, 0, &config);
+    for (size_t first = 0; first < size - 1 && (first == 0 || size <= CUT_EVERYWHERE_MAX); first++) {
+        feed(&cut, data + 1, size - 1, data[0] ? data[0] : 1, first, &config);
+        if (whole.written.size != cut.written.size || memcmp(whole.written.data, cut.written.data, cut.written.size) != 0)
+            abort();
+        buf_free(&cut.written);
+    }
+    buf_free(&whole.written);
     return 0;
 }

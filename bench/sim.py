@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""The scheduling experiments, under the virtual clock: baseline and candidate in one run, on the same trace.
+
+    bench/sim.py [--build build] [--docs] [NAME ...]      `make bench-sim ARGS="layered_moe"` runs one of them
+
+Each cell is one call of `penstock-bench compare`. Prints a table an experiment; with --docs the tables go into docs/scheduling.md
+and all figures into bench/results/sim-DATE.json. Whole public traces are looked for in PENSTOCK_TRACES (default ../shared/traces);
+an experiment whose trace is not there is skipped by name."""
+import argparse
+import csv
+import datetime
+import gzip
+import json
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TRACES = pathlib.Path(os.environ.get("PENSTOCK_TRACES", ROOT.parent / "shared/traces"))
+DOCS = ROOT / "docs/scheduling.md"
+
+
+class Missing(Exception):
+    pass
+
+
+def public(name):
+    if not (TRACES / name).exists():
+        raise Missing(name)
+    return TRACES / name
+
+
+# ---- traces that are drawn: from published lengths where the paper uses them, always from a seed ----
+
+def write(folder, name, rows):
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def lengths_of(name, prompt, output):
+    with gzip.open(public(name), "rt") as lines:
+        return [(int(row[prompt]), int(row[output])) for row in csv.DictReader(lines)]
+
+
+def poisson(rng, rate, count):
+    at = 0.0
+    for _ in range(count):
+        at += rng.expovariate(rate)
+        yield round(at * 1000, 3)
+
+
+def arxiv(rate, count):
+    def make(folder):
+        rng, lengths = random.Random(1), lengths_of("vidur_arxiv_summarization_lengths_first75pct.csv.gz", "num_prefill_tokens",
+                                                    "num_decode_tokens")
+        return write(folder, f"arxiv_{rate}", [{"timestamp": at, "input_length": prompt, "output_length": max(1, output)}
+                                               for at, (prompt, output) in zip(poisson(rng, rate, count), lengths)])
+    return make
+
+
+def mixed_slo(rate, count):
+    """Four classes that want their first token within 0.25, 0.5, 4 and 6 s; the longer the patience, the longer the prompt."""
+    classes = [(0.35, 250, 100, 200, 800), (0.35, 500, 100, 300, 1500), (0.2, 4000, 200, 4000, 12000), (0.1, 6000, 200, 8000, 24000)]
+
+    def make(folder):
+        rng, rows = random.Random(2), []
+        for at in poisson(rng, rate, count):
+            _, ttft, tbt, low, high = rng.choices(classes, [c[0] for c in classes])[0]
+            rows.append({"timestamp": at, "input_length": rng.randint(low, high), "output_length": rng.randint(20, 200),
+                         "slo": {"ttft_ms": ttft, "tbt_ms": tbt}})
+        return write(folder, f"mixed_slo_{rate}", rows)
+    return make
+
+
+def decode_heavy(rate, count):
+    def make(folder):
+        rng = random.Random(3)
+        return write(folder, f"decode_heavy_{rate}", [{"timestamp": at, "input_length": rng.randint(32, 2048),
+                                                       "output_length": min(4096, int(rng.lognormvariate(6.8, 0.6)) + 64)}
+                                                      for at in poisson(rng, rate, count)])
+    return make
+
+
+def three_kinds(rate, count):
+    """1:1:1 of chat that wants its first token and its pace, answers with a deadline, and jobs of several calls with one."""
+    def make(folder):
+        rng, rows = random.Random(4), []
+        for i, at in enumerate(poisson(rng, rate, count)):
+            kind = rng.randrange(3)
+            if kind == 0:
+                rows.append({"timestamp": at, "input_length": rng.randint(100, 1500), "output_length": rng.randint(50, 300),
+                             "slo": {"ttft_ms": 1000, "tbt_ms": 100}})
+            elif kind == 1:
+                rows.append({"timestamp": at, "input_length": rng.randint(500, 6000), "output_length": rng.randint(50, 500),
+                             "slo": {"deadline_ms": 20000}})
+            else:
+                size = rng.randint(500, 3000)
+                for turn in range(3):
+                    rows.append({"timestamp": at, "input_length": size, "output_length": 100, "job_id": f"job{i}", "gap_s": 0.5,
+                                 "slo": {"deadline_ms": 10000}})
+                    size += 100 + rng.randint(100, 500)
+        return write(folder, f"three_kinds_{rate}", rows)
+    return make
+
+
+def two_tenants(rate, count):
+    """One tenant asks ten times as often with prompts ten times as long."""
+    def make(folder):
+        rng, rows = random.Random(5), []
+        for at in poisson(rng, rate, count):
+            heavy = rng.random() < 10 / 11
+            rows.append({"timestamp": at, "input_length": rng.randint(2000, 8000) if heavy else rng.randint(200, 800),
+                         "output_length": rng.randint(50, 200), "tenant": "heavy" if heavy else "light"})
+        return write(folder, f"two_tenants_{rate}", rows)
+    return make
+
+
+def heavy_tailed(rate, count):
+    def make(folder):
+        rng = random.Random(6)
+        return write(folder, f"heavy_tailed_{rate}", [{"timestamp": at, "input_length": min(60000, int(300 * rng.paretovariate(1.1))),
+                                                       "output_length": min(2000, int(30 * rng.paretovariate(1.2)))}
+                                                      for at in poisson(rng, rate, count)])
+    return make
+
+
+# ---- experiments ----
+
+MS, S, PERCENT, GB = 1e3, 1, 100, 1e-9
+COLUMNS = {
+    "TTFT mean, ms": ("ttft_s.mean", MS, 0), "TTFT p99, ms": ("ttft_s.p99", MS, 0), "TBT p99, ms": ("itl_s.p99", MS, 1),
+    "TPOT mean, ms": ("tpot_s.mean", MS, 2), "flow mean, s": ("e2e_s.mean", S, 2), "flow p99, s": ("e2e_s.p99", S, 1),
+    "job mean, s": ("jct_s.mean", S, 1), "job p95, s": ("jct_s.p95", S, 1), "cache hits, %": ("prefix_hit_rate", PERCENT, 1),
+    "expert GB": ("expert_bytes", GB, 0), "goodput, 1/s": ("goodput_rps", S, 3), "in time, %": ("attainment", PERCENT, 1),
+    "rate at 90 %, 1/s": ("max_rate_rps", S, 2), "stop p99, ms": ("stop_reaction_s", MS, 2), "evictions": ("evictions", S, 0),
+    "recomputed": ("recomputed_tokens", S, 0), "Jain": ("jain", S, 3), "tokens/s": ("tokens_per_s", S, 0),
+    "light TTFT p99, ms": ("light_ttft_p99_s", MS, 0),
+}
+MOE = {"model": "Qwen3-30B-A3B", "hardware": "H100"}
+DENSE = {"model": "Llama-3.1-8B", "hardware": "H100"}
+LATENCY = ["TTFT mean, ms", "TTFT p99, ms", "TBT p99, ms"]
+PEER = "slicing=chunked order=fcfs retention=lru reclaim=recompute"
+
+EXPERIMENTS = {
+    "layered_moe": dict(
+        title="Layered against chunked prefill, Qwen3-30B-A3B on an H100, arXiv lengths near saturation", **MOE,
+        paper="expert bytes -39 %, mean TTFT -56 %, p99 TBT -27 % (arXiv 2510.08055)",
+        trace=arxiv(4.5, 400), cells=["slicing=chunked chunk-tokens=512", "slicing=layered", "slicing=auto"],
+        columns=["expert GB"] + LATENCY),
+    "layered_dense": dict(
+        title="The same on a dense 8B", **DENSE, paper="layered loses on dense models; `auto` is not worse than the better",
+        trace=arxiv(4.5, 400), cells=["slicing=chunked chunk-tokens=512", "slicing=layered", "slicing=auto"], columns=LATENCY + ["flow mean, s"]),
+    "preemption": dict(
+        title="Stops at operators and deadline order, four classes (0.25, 0.5, 4, 6 s), Llama-3.1-8B on an H100", **DENSE,
+        paper="up to 5.6 times the goodput, stops within 4.5 ms (FlowPrefill)", trace=mixed_slo(6, 600), flags=["--rate-sweep"],
+        cells=["slicing=whole order=fcfs", "slicing=chunked order=fcfs", "slicing=chunked order=deadline",
+               "slicing=whole order=deadline preemption=operator"],
+        columns=["rate at 90 %, 1/s", "goodput, 1/s", "in time, %", "stop p99, ms"] + LATENCY),
+    "agents": dict(
+        title="Jobs of agents (WEKA, the first 1,500 calls, lengths x 0.2, gaps of at most 20 s, 24 GiB of KV pages), Llama-3.1-8B on an H100", **DENSE,
+        paper="1.1 to 3.7 times faster jobs (Continuum); an independent replay: order alone 12 to 21 %",
+        trace=lambda folder: public("weka_claude_code_220_sessions.jsonl.gz"),
+        flags=["--requests", "1500", "--rate", "0.5", "--length-scale", "0.2", "--gap-max", "20s"],
+        cells=[f"kv-cache-memory=24G {words}" for words in (
+            "retention=lru order=fcfs", "retention=lru order=job", "retention=ttl ttl=2s order=job", "retention=ttl ttl=20s order=job",
+            "retention=ttl ttl-fitted=yes order=job", "retention=workflow ttl-fitted=yes order=job", "retention=ttl hints=yes order=job")],
+        columns=["job mean, s", "job p95, s", "cache hits, %", "TTFT mean, ms", "evictions"]),
+    "past_future": dict(
+        title="Admission on long answers, Llama-3.1-8B on an A100, 4 GiB of KV pages", model="Llama-3.1-8B", hardware="A100-80G",
+        paper="2 to 3 times the goodput (LightLLM)", trace=decode_heavy(1.1, 500), flags=["--slo", "ttft_ms=10000,tbt_ms=1500"],
+        cells=[f"admission={a} kv-cache-memory=4G running-max=256" for a in ("greedy", "conservative", "past-future")],
+        columns=["goodput, 1/s", "in time, %", "evictions", "recomputed", "tokens/s"] + LATENCY),
+    "goodput": dict(
+        title="Value per second: chat, deadlines and jobs 1:1:1 beyond saturation, Llama-3.1-8B on an A100",
+        model="Llama-3.1-8B", hardware="A100-80G", paper="1.4 to 6.3 times the goodput (JITServe)", trace=three_kinds(6, 900),
+        cells=[f"order={o}" for o in ("fcfs", "deadline", "srpt", "goodput")],
+        columns=["goodput, 1/s", "in time, %", "TTFT mean, ms", "flow mean, s"]),
+    "fair": dict(
+        title="A tenant with ten times the requests and ten times the prompts, Llama-3.1-8B on an A100", model="Llama-3.1-8B",
+        hardware="A100-80G", paper="small jobs -74 % (UWFQ)", trace=two_tenants(3, 800),
+        cells=["order=fcfs", "order=priority", "order=fcfs fair=yes"], columns=["light TTFT p99, ms", "Jain", "TTFT mean, ms", "tokens/s"],
+        light_tenant="light"),
+    "srpt": dict(
+        title="Heavy-tailed lengths, Llama-3.1-8B on an H100", **DENSE, paper="a competitive bound, no figure",
+        trace=heavy_tailed(9, 900), cells=[f"order={o}" for o in ("fcfs", "deadline", "srpt")],
+        columns=["flow mean, s", "flow p99, s", "TTFT mean, ms"]),
+    "azure_code": dict(
+        title="All on: Azure code, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
+        trace=lambda folder: public("azure2023_code_first40min.csv.gz"),
+        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"],
+        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
+               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
+        columns=["rate at 90 %, 1/s", "in time, %"] + LATENCY),
+    "azure_conversation": dict(
+        title="All on: Azure conversations, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
+        trace=lambda folder: public("azure2023_conv_first40min.csv.gz"),
+        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"],
+        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
+               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
+        columns=["rate at 90 %, 1/s", "in time, %"] + LATENCY),
+    "mooncake": dict(
+        title="All on: Mooncake conversations, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
+        trace=lambda folder: public("mooncake_fast25_conversation_first40min.jsonl.gz"),
+        flags=["--requests", "400", "--rate-scale", "0.4", "--slo", "ttft_ms=15000,tbt_ms=200", "--rate-sweep"],
+        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
+               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
+        columns=["rate at 90 %, 1/s", "in time, %", "cache hits, %"] + LATENCY),
+}
+
+
+# ---- running ----
+
+def percentile(values, share):
+    values = sorted(values)
+    at = share * (len(values) - 1)
+    low = int(at)
+    return values[low] if low + 1 == len(values) else values[low] + (at - low) * (values[low + 1] - values[low])
+
+
+def run_cell(tool, e, path, words, folder):
+    command = [tool, "compare", "--json", "--quiet", "--trace", path, "--model", e["model"], "--hardware", e["hardware"],
+               "--grid", words, "--out", folder, *e.get("flags", [])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{e['title']}: {done.stderr.strip()}")
+    cell = json.loads(done.stdout)["cells"][0]
+    if "light_tenant" in e:
+        rows = map(json.loads, (folder / "cell-1.jsonl").read_text().splitlines())
+        cell["light_ttft_p99_s"] = percentile([r["ttft_ms"] / 1e3 for r in rows if r.get("tenant") == e["light_tenant"]], 0.99)
+    return cell
+
+
+def figure(cell, column):
+    path, scale, digits = COLUMNS[column]
+    value = cell
+    for part in path.split("."):
+        value = value[part]
+    return value * scale, digits
+
+
+def table(e, cells):
+    lines = ["| | " + " | ".join(e["columns"]) + " |", "|---|" + "---:|" * len(e["columns"])]
+    for words, cell in zip(e["cells"], cells):
+        row = []
+        for column in e["columns"]:
+            (value, digits), first = figure(cell, column), figure(cells[0], column)[0]
+            ratio = f" ({value / first:.2f}x)" if cell is not cells[0] and first else ""
+            row.append(f"{value:,.{digits}f}{ratio}")
+        lines.append(f"| `{words}` | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def put_into_docs(name, text):
+    page = DOCS.read_text()
+    begin, end = f"<!-- {name}: printed by make bench-sim -->\n", "<!-- end -->"
+    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.S)
+    assert pattern.search(page), f"docs/scheduling.md has no place for {name}"
+    DOCS.write_text(pattern.sub(lambda _: begin + text + "\n" + end, page))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build"))
+    parser.add_argument("--docs", action="store_true")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    tool, folder = ROOT / options.build / "penstock-bench", ROOT / options.build / "sim"
+    folder.mkdir(parents=True, exist_ok=True)
+    date, results = datetime.date.today().isoformat(), {}
+    for name in options.names or EXPERIMENTS:
+        e = EXPERIMENTS[name]
+        try:
+            path = e["trace"](folder)
+        except Missing as missing:
+            print(f"\n== {name}: skipped, {missing} is not in {TRACES}")
+            continue
+        cells = [run_cell(tool, e, path, words, folder / name / str(i)) for i, words in enumerate(e["cells"])]
+        text = f"**{e['title']}.** Paper: {e['paper']}.\n\n{table(e, cells)}"
+        print(f"\n== {name}\n{text}", flush=True)
+        results[name] = dict(title=e["title"], model=e["model"], hardware=e["hardware"], flags=e.get("flags", []),
+                             cells=[dict(words=w, **c) for w, c in zip(e["cells"], cells)])
+        if options.docs:
+            put_into_docs(name, text)
+    if options.docs:
+        path = ROOT / f"bench/results/sim-{date}.json"
+        path.parent.mkdir(exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**before, **results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
