@@ -18,9 +18,9 @@ enum { SAMPLES_MAX = 64, TERMS = 3 };
 /* Rows of so many sequences, each at the position. */
 static const struct {
     uint32_t sequences, rows, position;
-} shapes[] = {{1, 1, 32},    {1, 1, 900}, {2, 2, 200},  {4, 4, 400},  {8, 8, 100},   {16, 16, 64},  {16, 16, 700},
-              {1, 16, 0},    {1, 32, 0},  {1, 64, 0},   {1, 64, 512}, {1, 128, 0},   {1, 128, 800}, {1, 256, 0},
-              {1, 256, 512}, {1, 512, 0}, {1, 512, 400}};
+} shapes[] = {{1, 1, 32},    {1, 1, 900}, {2, 2, 200},   {4, 4, 400}, {8, 8, 100},  {16, 16, 64},
+              {16, 16, 700}, {1, 16, 0},  {1, 32, 0},    {1, 64, 0},  {1, 64, 512}, {1, 128, 0},
+              {1, 128, 800}, {1, 256, 0}, {1, 256, 512}, {1, 512, 0}, {1, 512, 400}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct {
@@ -59,7 +59,8 @@ static void walk(bench *b, uint32_t shape, uint64_t ns[OP_KIND_COUNT], double *e
     device_cpu.read_stats(b->device, &after);
     for (int k = 0; k < OP_KIND_COUNT; k++) ns[k] = after.op_ns[k] - before.op_ns[k];
     const double expert = 3.0 * b->facts->width * b->facts->expert_width * (double)dtype_bytes(b->facts->weights);
-    *experts = b->facts->expert_count ? (double)(after.expert_bytes - before.expert_bytes) / expert / b->facts->layer_count : 0;
+    *experts =
+        b->facts->expert_count ? (double)(after.expert_bytes - before.expert_bytes) / expert / b->facts->layer_count : 0;
 }
 
 /* What the program says the shape costs, summed over the operators of a kind: as many as were measured together. */
@@ -150,14 +151,14 @@ static double fit(const sample *s, uint32_t n, double best[TERMS]) {
 
 static void print(const bench *b, const char *model) {
     const char *before = "";
-    printf("{\"name\": \"cpu\", \"model\": \"%s\", \"experts\": \"uniform\", \"memory_bytes\": %.0f,\n \"operators\": {", model,
-           (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+    printf("{\"name\": \"cpu\", \"model\": \"%s\", \"experts\": \"uniform\", \"memory_bytes\": %.0f,\n \"operators\": {",
+           model, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
     for (int k = 0; k < OP_KIND_COUNT; k++) {
         double w[TERMS] = {0};
         if (b->sample_count[k] == 0) continue;
         const double error_share = fit(b->samples[k], b->sample_count[k], w);
-        printf("%s\n  \"%s\": {\"fixed_ns\": %.1f, \"ns_per_byte\": %.6g, \"ns_per_flop\": %.6g, \"error_share\": %.3f}", before,
-               op_name((op_kind)k), w[0], w[1], w[2], error_share);
+        printf("%s\n  \"%s\": {\"fixed_ns\": %.1f, \"ns_per_byte\": %.6g, \"ns_per_flop\": %.6g, \"error_share\": %.3f}",
+               before, op_name((op_kind)k), w[0], w[1], w[2], error_share);
         before = ",";
     }
     printf("\n }}\n");

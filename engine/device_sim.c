@@ -1,8 +1,8 @@
 /* The device that only pretends: no weights, no numbers, but the time a modelled machine would take.
  *
- * What an operator costs is a matter of the machine (sim_machine.h). What is drawn is a hash of the request's own history, so everything above the device behaves as with a
- * real one: the same answers whatever the neighbours and cuts. With sim_realtime the calling thread sleeps for the costed
- * time; without, a virtual clock jumps. */
+ * What an operator costs is a matter of the machine (sim_machine.h). What is drawn is a hash of the request's own history,
+ * so everything above the device behaves as with a real one: the same answers whatever the neighbours and cuts. With
+ * sim_realtime the calling thread sleeps for the costed time; without, a virtual clock jumps. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

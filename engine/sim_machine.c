@@ -14,7 +14,11 @@ enum { FILE_BYTES_MAX = 1 << 16 };
 static const sim_machine rows[] = {
     {.name = "h200", .bytes_per_s = 4.3e12, .flops_per_s = 700e12, .launch_ns = 4000, .memory_bytes = UINT64_C(141) << 30},
     {.name = "h100", .bytes_per_s = 2.9e12, .flops_per_s = 700e12, .launch_ns = 4000, .memory_bytes = UINT64_C(80) << 30},
-    {.name = "a100-80g", .bytes_per_s = 1.75e12, .flops_per_s = 250e12, .launch_ns = 5000, .memory_bytes = UINT64_C(80) << 30},
+    {.name = "a100-80g",
+     .bytes_per_s = 1.75e12,
+     .flops_per_s = 250e12,
+     .launch_ns = 5000,
+     .memory_bytes = UINT64_C(80) << 30},
     /* two threads of a Zen 5 server, bf16 */
     {.name = "cpu", .bytes_per_s = 5.0e10, .flops_per_s = 4.2e11, .launch_ns = 3000, .memory_bytes = UINT64_C(64) << 30},
 };

@@ -68,11 +68,15 @@ static void learn(scheduler *s, uint32_t op) {
 static void charge(scheduler *s) {
     const pass  *p = &s->pass;
     const double us_per_row = (double)(s->now_us - p->planned_us) / (p->decode_rows + p->prefill_rows);
+    double       owed_us = 0;
     for (uint32_t i = 0; i < p->slice_count; i++) {
         sequence    *q = &s->sequences[p->owners[i].sequence];
         const double us = us_per_row * (p->slices[i].token_end - p->slices[i].token_begin);
         q->service_us += (uint64_t)us;
-        fair_charge(&s->tenants, q->tenant, us);
+        owed_us += us;
+        if (i + 1 < p->slice_count && s->sequences[p->owners[i + 1].sequence].tenant == q->tenant) continue;
+        fair_charge(&s->tenants, q->tenant, owed_us);
+        owed_us = 0;
     }
     fair_settle(&s->tenants);
     if (s->tenants.turns) life_sort_prefilling(s);

@@ -11,8 +11,8 @@ static bool is_outranked(const scheduler *s) {
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us) {
     const pass *p = &s->pass;
     if (!p->in_flight || !p->stoppable || now_us < s->now_us) return STOP_NONE;
-    return s->policies.preemption->stops(&(stop_view){
-        .cancelled = p->cancelled > 0, .outranked = is_outranked(s), .token_due = now_us >= p->stop_us});
+    return s->policies.preemption->stops(
+        &(stop_view){.cancelled = p->cancelled > 0, .outranked = is_outranked(s), .token_due = now_us >= p->stop_us});
 }
 
 bool scheduler_should_stop(const scheduler *s, uint64_t now_us) { return stop_reason_now(s, now_us) != STOP_NONE; }

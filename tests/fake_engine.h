@@ -155,8 +155,11 @@ const char *engine_model_dir(const engine *e) { return (void)e, fake_text.missin
 queue_answer engine_ask(engine *e, uint32_t requests, uint64_t prompt_tokens, int32_t priority, double *wait_s, error *err) {
     (void)prompt_tokens, (void)priority;
     *wait_s = fake.wait_s;
-    if (e->count + requests <= fake.requests_max) return QUEUE_HAS_ROOM;
-    error_set(err, ERR_FULL, "%u requests are running or waiting", e->count);
+    pthread_mutex_lock(&e->lock);
+    const uint32_t count = e->count;
+    pthread_mutex_unlock(&e->lock);
+    if (count + requests <= fake.requests_max) return QUEUE_HAS_ROOM;
+    error_set(err, ERR_FULL, "%u requests are running or waiting", count);
     return QUEUE_FULL_REQUESTS;
 }
 backlog engine_backlog(const engine *e, const engine_snapshot *s) {

@@ -274,7 +274,7 @@ static uint64_t listen(engine *e, answer *answers, uint32_t count) {
     uint64_t first = UINT64_MAX;
     for (uint32_t finished = 0; finished < count;) {
         engine_event events[16];
-        assert_true(engine_wait(e, 60000));
+        assert_true(engine_wait(e, 600000));
         const uint32_t n = engine_next(e, events, 16);
         for (uint32_t i = 0; i < n; i++) {
             answer *a = &answers[events[i].id];
@@ -299,13 +299,13 @@ static void a_short_urgent_request_overtakes_a_long_prompt_and_no_bit_changes(vo
     answer          alone[2] = {0}, together[2] = {0};
     engine_snapshot s;
     engine         *e = open_engine(PREEMPTION_NONE);
-    ask(e, 0, 5, 900, 6);
+    ask(e, 0, 5, 300, 6);
     listen(e, alone, 1);
     ask(e, 1, 0, 12, 6);
     listen(e, alone, 1);
     engine_close(e);
     e = open_engine(PREEMPTION_OPERATOR);
-    ask(e, 0, 5, 900, 6);
+    ask(e, 0, 5, 300, 6);
     wait_until_it_computes(e);
     ask(e, 1, 0, 12, 6);
     assert_int_equal(listen(e, together, 2), 1);
@@ -325,8 +325,8 @@ static void a_cancelled_prompt_ends_within_its_pass_and_its_neighbour_is_whole(v
     error   err;
     answer  a[2] = {0};
     if (engine_open(&e, &c, &err) != OK) fail_msg("%s", err.text);
-    ask(e, 0, 0, 500, 3);
-    ask(e, 1, 0, 400, 3);
+    ask(e, 0, 0, 200, 3);
+    ask(e, 1, 0, 150, 3);
     wait_until_it_computes(e);
     engine_cancel(e, 0);
     listen(e, a, 2);

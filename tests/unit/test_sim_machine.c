@@ -101,10 +101,11 @@ static void a_calibration_that_makes_no_sense_is_refused_in_one_sentence(void **
 static void every_modelled_model_runs_on_the_machines_that_hold_it(void **state) {
     (void)state;
     for (uint32_t i = 0; checkpoint_random_name(i); i++) {
-        const model_facts f = facts_of(checkpoint_random_name(i));
-        program           p;
-        memory_plan       plan;
-        const device_config c = {.sim_hardware = "h200", .rows_max = 512, .outputs_max = 8, .page_tokens = 16, .page_count = 1};
+        const model_facts   f = facts_of(checkpoint_random_name(i));
+        program             p;
+        memory_plan         plan;
+        const device_config c = {
+            .sim_hardware = "h200", .rows_max = 512, .outputs_max = 8, .page_tokens = 16, .page_count = 1};
         assert_int_equal(program_build(&p, &f, program_activation(&f), &err), OK);
         assert_int_equal(device_sim.plan_memory(&f, &p, &c, &plan, &err), OK);
         assert_true(plan.rows[0].bytes == facts_parameter_count(&f) * 2);

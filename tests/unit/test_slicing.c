@@ -1,5 +1,6 @@
 /* Slicing: how much of a prompt goes beside decodes, and along which side of the rectangle. First the policies by
- * themselves, told a budget and a piece; then expert bytes on the sim device, where cutting between layers must save them. */
+ * themselves, told a budget and a piece; then expert bytes on the sim device, where cutting between layers must save them.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -141,8 +142,7 @@ typedef struct {
 
 static void submit(story *t, uint64_t id, uint32_t prompt, uint32_t output) {
     for (uint32_t i = 0; i < prompt; i++) t->tokens[id][i] = (uint32_t)id * 2000 + i;
-    const scheduler_request r = {
-        .id = id, .tokens = t->tokens[id], .prompt_tokens = prompt, .output_tokens_max = output};
+    const scheduler_request r = {.id = id, .tokens = t->tokens[id], .prompt_tokens = prompt, .output_tokens_max = output};
     assert_int_equal(scheduler_submit(t->s, ++t->now_us, &r, NULL), OK);
     t->known[id] = prompt, t->limit[id] = prompt + output;
 }
@@ -173,8 +173,8 @@ static void short_prompts_and_long_ones_share_no_pass_and_take_turns(void **stat
                                 .page_tokens = 16,
                                 .model.op_count = 10,
                                 .slicing = {.chunk_tokens = 200, .short_tokens = 64}};
-    story *t = calloc(1, sizeof *t);
-    bool   in[8];
+    story                 *t = calloc(1, sizeof *t);
+    bool                   in[8];
     assert_int_equal(scheduler_new(&t->s, &c, NULL), OK);
     submit(t, 0, 50, 30);
     submit(t, 1, 500, 1);
