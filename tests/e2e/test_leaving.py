@@ -202,7 +202,8 @@ def comes_back_to_where_it_was(daemon, bodies, seconds_max):
     after = nothing_is_left(daemon)
     assert descriptors(daemon) == files
     assert memory_at_rest_kb(daemon.pid) - memory < GROWTH_MAX_KB
-    assert after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"] > CLIENTS / 10
+    gone = after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"]
+    assert gone > CLIENTS / 50  # the others were answered first: the slower the machine, the more by a full queue
     assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"] - 1  # the self-test
     accepted = after["penstock_http_connections_accepted_total"] - before["penstock_http_connections_accepted_total"]
     assert CLIENTS < accepted < CLIENTS * 1.5  # every one of them, and those that asked for metrics
