@@ -10,6 +10,7 @@ import random
 import re
 import zlib
 
+import rendering
 import world as w
 
 
@@ -22,6 +23,16 @@ SUFFIXES = "er or en le y on et ow ing el a um".split() + [""] * 12
 WORDS = sorted(set(re.findall("[a-z]{3,}", " ".join([" ".join(map(" ".join, w.COUNTRIES)), " ".join(w.PLURALS.values()), " ".join(map(" ".join, w.OPPOSITES)),
                                                       " ".join(w.DEFINITIONS.values()), " ".join(w.ME.values()), " ".join(w.NAMES + w.HEROES + w.OBJECTS),
                                                       " ".join(w.CITIES_EXTRA + w.MONTHS + w.DAYS + w.ORDINALS)]).lower())))
+
+
+def pieces():
+    """Words and parts of words that are one token; none before there is a tokenizer."""
+    file = rendering.WORK / "tokenizer.json"
+    vocabulary = json.loads(file.read_text())["model"]["vocab"] if file.exists() else {}
+    return [t for t in (token.removeprefix("Ġ") for token in sorted(vocabulary, key=vocabulary.get)) if re.fullmatch("[a-z]{2,7}", t)]
+
+
+PIECES = pieces()
 
 
 class Draw(random.Random):
@@ -53,7 +64,10 @@ class Draw(random.Random):
     def made_up(self):
         """A word that nobody has seen, so that copying is learned and not a list."""
         while True:
-            if self.random() < 0.6:  # the head of one word and the tail of another, so that every token is copied now and then
+            kind = self.random()
+            if kind < 0.4 and PIECES:  # so that every token is copied now and then
+                word = "".join(self.choice(PIECES) for _ in range(self.choice([2, 2, 3])))
+            elif kind < 0.7:
                 head, tail = self.choice(WORDS), self.choice(WORDS)
                 word = head[:self.randint(1, len(head))] + tail[self.randint(0, len(tail) - 1):]
             else:
@@ -1202,8 +1216,8 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
        (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 5), (small_talk, 5), (definition, 5),
-       (story, 4), (recall, 8), (system_prompt, 14), (letters, 5), (repeat, 2), (unknown, 5), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
-       (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 8), (chat, 3), (long_chat, 0.25)]
+       (story, 4), (recall, 8), (system_prompt, 14), (letters, 6), (repeat, 2), (unknown, 5), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
+       (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 14), (chat, 3), (long_chat, 0.25)]
 TRAINING_ONLY = (letters, repeat, tool_session)
 
 FILLERS = """really now then maybe actually just simply kindly quickly briefly again once friend exactly perhaps well so also here
