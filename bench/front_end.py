@@ -202,7 +202,8 @@ class Bench:
         request = json.dumps(tokens).encode()
         request = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(request), request)
         with self.penstock("--device", "sim", "--sim-hardware", "cpu", "--running-max", 1, "--waiting-max", 2 * waiting,
-                           "--connections-per-address", 0, model="random:llama-3.1-8b") as daemon, contextlib.ExitStack() as stack:
+                           "--queue-wait-max", "0s", "--connections-per-address", 0, model="random:llama-3.1-8b") as daemon, \
+                contextlib.ExitStack() as stack:
             def settled():
                 before = anonymous_bytes(daemon.pid)
                 while True:

@@ -51,9 +51,10 @@ struct engine {
     bool            thread_runs;
 
     /* the engine thread's own */
-    slice_outcome  *outcomes; /* [batch_tokens_max] */
-    drawn_token    *drawn;    /* [running_max] */
-    request       **left;     /* [running_max] */
+    sampling        scoring[TOP_LOGPROBS_MAX + 1]; /* of prompts, with so many alternatives */
+    slice_outcome  *outcomes;                      /* [batch_tokens_max] */
+    drawn_token    *drawn;                         /* [running_max] */
+    request       **left;                          /* [running_max] */
     uint32_t        drawn_count;
     uint64_t        seen_kicks;     /* as of the last time that events were taken */
     uint64_t        came_us;        /* when the first of the requests came that were taken then; UINT64_MAX: none */
@@ -216,7 +217,7 @@ static void find_sequence(void *context, const slice *s, walk_sequence *out) {
     out->banned = r->banned;
     out->banned_count = r->output_tokens < r->asked.output_tokens_min ? r->banned_count : 0;
     out->score_rows = rows_to_score(e, r, s);
-    out->score_params = &r->score_params;
+    out->score_params = r->asked.scores ? &e->scoring[r->asked.scores->tops] : NULL;
 }
 
 /* Puts the slices' requests into the pass. Only prompts may be there for the first time, or again. */
@@ -564,6 +565,7 @@ int engine_open(engine **out, const engine_config *c, error *err) {
     *out = NULL;
     e->config = *c;
     e->last_output = NO_OUTPUT;
+    for (int8_t tops = 0; tops <= TOP_LOGPROBS_MAX; tops++) e->scoring[tops].top_logprobs = tops;
     notice_init(&e->notice);
     pthread_mutex_init(&e->consumer_lock, NULL);
     cond_init_monotonic(&e->consumer_woken);

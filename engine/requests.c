@@ -127,6 +127,7 @@ static int check_room(const requests *q, const engine_request *r, const request_
 
 /* The ids that end an answer, so that they can be kept from being drawn too early. */
 static void find_banned(request *r, const request_limits *l) {
+    r->banned = r->asked.tokens + r->asked.prompt_tokens + r->asked.output_tokens_max;
     r->banned_count = 0;
     for (uint32_t i = 0; i < l->eos_count && !r->asked.ignore_eos; i++) r->banned[r->banned_count++] = l->eos_ids[i];
     for (uint32_t i = 0; i < r->asked.stop_id_count; i++) r->banned[r->banned_count++] = r->asked.stop_ids[i];
@@ -157,7 +158,6 @@ static void enqueue(requests *q, const engine_request *asked, uint64_t now_us, c
     ledger_submitted(&r->ledger, &r->clock, asked->prompt_tokens, now_us);
     r->scored = 1; /* nothing comes before the first */
     r->score_corrupt = false;
-    r->score_params = (sampling){.top_logprobs = asked->scores ? (int8_t)asked->scores->tops : -1};
     r->cancel_wanted = r->in_pass = r->leaves_pass = false;
     r->next = NULL;
     find_banned(r, l);
@@ -178,7 +178,8 @@ static void kick(requests *q) {
 int requests_put(requests *q, engine_request *r, uint64_t now_us, const request_limits *limits, error *err) {
     int status = check_request(r, limits, err);
     if (status != OK) return status;
-    uint32_t *tokens = realloc(r->tokens, ((size_t)r->prompt_tokens + r->output_tokens_max) * sizeof *tokens);
+    const size_t room = (size_t)r->prompt_tokens + r->output_tokens_max + limits->eos_count + r->stop_id_count;
+    uint32_t    *tokens = realloc(r->tokens, room * sizeof *tokens);
     if (!tokens)
         return error_set(err, ERR_FULL, "there is no memory for %u more tokens; come back later", r->output_tokens_max);
     r->tokens = tokens;

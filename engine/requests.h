@@ -19,12 +19,12 @@ typedef struct request {
     uint64_t        key;   /* its name towards scheduler and walker: never used twice */
     request_state   state;
     uint32_t        output_tokens;
-    uint32_t        banned[BANNED_MAX], banned_count; /* until output_tokens_min */
+    uint32_t       *banned; /* [banned_count], behind the tokens' room: until output_tokens_min */
+    uint32_t        banned_count;
     request_ledger  ledger;
     ledger_clock    clock;
     uint32_t        scored; /* tokens of the prompt whose log-probability was told */
     bool            score_corrupt;
-    sampling        score_params;
     bool            in_pass;       /* the engine thread's own: the pass that runs has its rows */
     bool            leaves_pass;   /* it was cancelled there: it ends with the pass */
     bool            cancel_wanted; /* under the lock */

@@ -52,7 +52,7 @@ static void get_requests(ask *a) {
         buf_printf(a->out, "%s{\"id\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"age_ms\":%.1f,\"client\":%s", comma, x->id,
                    x->path, x->tenant ? x->tenant->name : "", (double)(now - x->arrived_us) * 1e-3,
                    x->conn ? "true" : "false");
-        if (x->working) buf_str(a->out, ",\"state\":\"tokenizing\""); /* what else is known of it is the worker's */
+        if (x->work) buf_str(a->out, ",\"state\":\"tokenizing\""); /* what else is known of it is the worker's */
         else generation_describe(x, a->out);
         buf_char(a->out, '}');
         comma = ",";

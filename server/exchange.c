@@ -67,8 +67,14 @@ static void read_headers(exchange *x, const http_conn *c) {
                           .value = -1};
 }
 
+fault *exchange_fault(exchange *x) {
+    if (!x->fault) x->fault = malloc(sizeof *x->fault);
+    if (!x->fault) fatal("out of memory for an error");
+    return x->fault;
+}
+
 static void set_end(exchange *x, fault_kind kind) {
-    fault_set(&x->fault, kind, NULL,
+    fault_set(exchange_fault(x), kind, NULL,
               kind == FAULT_ABORTED ? "The operator of the server ended this request."
                                     : "The server is shutting down and could not finish this request.");
 }
@@ -76,7 +82,7 @@ static void set_end(exchange *x, fault_kind kind) {
 void exchange_end(exchange *x, fault_kind kind) {
     if (!x->conn || x->ends_by) return;
     x->ends_by = kind;
-    if (x->working) return;
+    if (x->work) return;
     set_end(x, kind);
     generation_end(x, kind);
 }
@@ -87,24 +93,43 @@ static void go_on(exchange *x) {
     buf_free(&x->body);
     if (x->ends_by) set_end(x, x->ends_by);
     if (!x->conn) exchange_release(x);
-    else if (x->fault.kind) exchange_refuse(x);
+    else if (x->fault) exchange_refuse(x);
     else x->kind->finish(x);
 }
 
-static void work(uv_work_t *w) {
-    exchange *x = w->data;
-    x->kind->prepare(x);
+static void prepare(exchange *x) {
+    fault f = {0};
+    x->kind->prepare(x, &f);
+    if (f.kind) *exchange_fault(x) = f;
 }
+
+static void work(uv_work_t *w) { prepare(w->data); }
 
 static void work_done(uv_work_t *w, int status) {
     exchange *x = w->data;
     listener *l = x->service->listener;
     (void)status;
-    x->working = false;
+    free(x->work), x->work = NULL;
     x->service->working--;
     if (x->conn) listener_touch(x->conn);
     go_on(x);
     listener_flush(l);
+}
+
+static bool enter(exchange *x) {
+    fault f = {0};
+    if (tenant_enter(x->tenant, x->arrived_us, &f) == 0) return true;
+    *exchange_fault(x) = f;
+    return false;
+}
+
+/* Whether a worker has it now. */
+static bool give_to_worker(exchange *x) {
+    if (!(x->work = malloc(sizeof *x->work))) fatal("out of memory for a request");
+    x->work->data = x;
+    if (uv_queue_work(&x->service->loop, x->work, work, work_done) == 0) return true;
+    free(x->work), x->work = NULL;
+    return false;
 }
 
 void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who) {
@@ -120,21 +145,14 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     sv->exchanges = x;
     sv->metrics.count.exchanges++;
     sv->idle_ticks = 0;
-    x->work.data = x;
     x->tenant = who;
     if (who && who->ttft_ms && x->slo.ttft_ms < 0) x->slo.ttft_ms = who->ttft_ms;
     if (who && who->tbt_ms && x->slo.tbt_ms < 0) x->slo.tbt_ms = who->tbt_ms;
-    if (who && tenant_enter(who, x->arrived_us, &x->fault) < 0) return go_on(x);
+    if (who && !enter(x)) return go_on(x);
     x->entered = true;
     if (kind->admit && !kind->admit(x)) return go_on(x);
-    if (x->body.size > sv->config->worker_body_bytes) {
-        x->working = uv_queue_work(&sv->loop, &x->work, work, work_done) == 0;
-        if (x->working) {
-            sv->working++;
-            return;
-        }
-    }
-    kind->prepare(x);
+    if (x->body.size > sv->config->worker_body_bytes && give_to_worker(x)) return (void)sv->working++;
+    prepare(x);
     go_on(x);
 }
 
@@ -149,7 +167,7 @@ void fault_headers(const fault *f, buf *out) {
 void exchange_headers(const exchange *x, buf *out) {
     buf_str(out, "X-Request-Id: "), buf_str(out, x->id), buf_str(out, "\r\n");
     if (x->tenant) tenant_headers(x->tenant, clock_us(), out);
-    if (x->fault.kind) fault_headers(&x->fault, out);
+    if (x->fault) fault_headers(x->fault, out);
 }
 
 void exchange_answer(exchange *x, int status, const buf *json) {
@@ -168,14 +186,13 @@ static void log_refusal(const exchange *x) {
     if (!log_enabled(LOG_INFO)) return;
     char text[800];
     buf  members;
-    snprintf(text, sizeof text, "%s %s %d: %s", x->id, x->path, x->status, x->fault.message);
+    snprintf(text, sizeof text, "%s %s %d: %s", x->id, x->path, x->status, x->fault->message);
     buf_init(&members, 4096);
     buf_printf(&members,
                "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"code\":\"%s\",\"tokenizing_ms\":%.3f,"
                "\"total_ms\":%.3f",
-               x->id, x->path, x->tenant ? x->tenant->name : "", x->status,
-               fault_code(&x->fault) ? fault_code(&x->fault) : "", (double)(x->prepared_us - x->arrived_us) * 1e-3,
-               (double)(clock_us() - x->arrived_us) * 1e-3);
+               x->id, x->path, x->tenant ? x->tenant->name : "", x->status, fault_code(x->fault) ? fault_code(x->fault) : "",
+               (double)(x->prepared_us - x->arrived_us) * 1e-3, (double)(clock_us() - x->arrived_us) * 1e-3);
     log_object(LOG_INFO, "request", text, members.data);
     buf_free(&members);
 }
@@ -183,10 +200,10 @@ static void log_refusal(const exchange *x) {
 void exchange_refuse(exchange *x) {
     buf json;
     buf_init(&json, 8192);
-    fault_write(&x->fault, &json);
+    fault_write(x->fault, &json);
     counters *count = &x->service->metrics.count;
-    int       status = fault_status(&x->fault);
-    if (x->fault.kind == FAULT_LIMIT) count->refused_limit++;
+    int       status = fault_status(x->fault);
+    if (x->fault->kind == FAULT_LIMIT) count->refused_limit++;
     else if (status < 500) count->refused_invalid++;
     exchange_answer(x, status, &json);
     buf_free(&json);
@@ -201,6 +218,7 @@ void exchange_release(exchange *x) {
     if (x->tenant && x->entered) tenant_leave(x->tenant);
     x->kind->destroy(x);
     buf_free(&x->body);
+    free(x->fault);
     free(x);
 }
 
@@ -212,7 +230,7 @@ void api_gone(void *sv_, http_conn *c) {
     if (!x) return;
     x->conn = NULL;
     sv->metrics.count.clients_gone++;
-    if (x->working) uv_cancel((uv_req_t *)&x->work); /* where no worker has begun it */
+    if (x->work) uv_cancel((uv_req_t *)x->work); /* where no worker has begun it */
     else x->kind->lost(x);
 }
 

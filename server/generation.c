@@ -83,17 +83,28 @@ static void generation_lost(exchange *x) {
     generation_release_if_done(g);
 }
 
+static void forget_asked(generation *g) {
+    if (g->asked) params_free(&g->asked->params);
+    free(g->asked), g->asked = NULL;
+}
+
+static void free_scores(prompt_scores *s) {
+    free(s->logprobs), free(s->ranks), free(s->top_ids), free(s->top_logprobs);
+    free(s);
+}
+
 void generation_destroy(exchange *x) {
     generation *g = generation_of(x);
-    for (uint32_t i = 0; i < g->choice_count; i++) choice_free(&g->choices[i].text);
+    for (uint32_t i = 0; i < g->choice_count; i++) choice_free(&g->choices[i].text), free(g->choices[i].ledger);
     for (uint32_t i = 0; i < g->prompt_count; i++) {
         generation_prompt *p = &g->prompts[i];
         free(p->ids), free(p->text);
-        free(p->scores.logprobs), free(p->scores.ranks), free(p->scores.top_ids), free(p->scores.top_logprobs);
+        if (p->scores) free_scores(p->scores);
     }
     free(g->choices), free(g->prompts), free(g->metadata);
     buf_free(&g->prefix);
-    params_free(&g->params);
+    stop_set_free(&g->rules.stops);
+    forget_asked(g);
 }
 
 /* An answer that cannot be completed: as a status where none was sent, else as an event in the stream. */
@@ -101,14 +112,14 @@ static void fail(generation *g) {
     exchange *x = &g->base;
     cancel_all(g);
     if (g->streaming) {
-        reply_stream_fail(g, &x->fault);
+        reply_stream_fail(g, x->fault);
         x->conn = NULL;
         return;
     }
     buf json;
     buf_init(&json, 8192);
-    fault_write(&x->fault, &json);
-    exchange_answer(x, fault_status(&x->fault), &json);
+    fault_write(x->fault, &json);
+    exchange_answer(x, fault_status(x->fault), &json);
     buf_free(&json);
 }
 
@@ -128,8 +139,8 @@ static bool queue_takes(exchange *x, uint32_t count, uint64_t tokens, int32_t pr
     queue_answer answer = engine_ask(sv->engine, count, tokens, priority, &wait_s, &err);
     if (answer == QUEUE_HAS_ROOM) return true;
     sv->metrics.count.refused_queue[answer]++;
-    fault_set(&x->fault, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
-    x->fault.retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
+    fault_set(exchange_fault(x), FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err.text);
+    x->fault->retry_after_s = wait_s < 1 ? 1 : wait_s > RETRY_MAX_S ? RETRY_MAX_S : (uint32_t)(wait_s + 0.999);
     return false;
 }
 
@@ -145,7 +156,7 @@ static bool queue_takes_all(generation *g) {
 }
 
 static void submit_failed(generation *g, const error *err) {
-    fault *f = &g->base.fault;
+    fault *f = exchange_fault(&g->base);
     if (err->code == ERR_FULL) { /* who was asked before has given the place away meanwhile */
         fault_set(f, FAULT_OVERLOADED, NULL, "The queue is full: %.300s.", err->text);
         f->retry_after_s = 1;
@@ -180,31 +191,32 @@ static bool is_too_late(const generation *g) {
 }
 
 static int submit_choice(generation *g, uint32_t index, error *err) {
-    generation_choice *k = &g->choices[index];
-    generation_prompt *prompt = &g->prompts[k->prompt];
-    service           *sv = g->base.service;
-    bool               first = index % g->choices_per_prompt == 0;
-    bool               last = (index + 1) % g->choices_per_prompt == 0 && !g->params.return_token_ids && !prompt->scored;
-    engine_request     r = {
-            .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count, sizeof *prompt->ids),
-            .prompt_tokens = prompt->count,
-            .output_tokens_max = g->only_echo ? 1 : prompt->output_tokens_max, /* scoring a prompt ends with a draw */
-            .output_tokens_min = (uint32_t)g->params.min_tokens,
-            .params = g->sampling,
-            .ignore_eos = g->params.ignore_eos,
-            .stop_id_count = g->params.stop_id_count,
-            .priority = g->priority,
-            .tenant = {.id = g->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
-            .cache_salt = g->cache_salt,
-            .job = g->job,
-            .slo = slo_from_now(g),
-            .scores = first && prompt->scored ? &prompt->scores : NULL,
+    generation_choice    *k = &g->choices[index];
+    generation_prompt    *prompt = &g->prompts[k->prompt];
+    service              *sv = g->base.service;
+    const request_params *p = &g->asked->params;
+    bool                  first = index % g->choices_per_prompt == 0;
+    bool                  last = (index + 1) % g->choices_per_prompt == 0 && !g->rules.ids && !prompt->scores;
+    engine_request        r = {
+               .tokens = last ? prompt->ids : copy_of(prompt->ids, prompt->count, sizeof *prompt->ids),
+               .prompt_tokens = prompt->count,
+               .output_tokens_max = g->only_echo ? 1 : prompt->output_tokens_max, /* scoring a prompt ends with a draw */
+               .output_tokens_min = (uint32_t)p->min_tokens,
+               .params = g->asked->sampling,
+               .ignore_eos = p->ignore_eos,
+               .stop_id_count = p->stop_id_count,
+               .priority = g->priority,
+               .tenant = {.id = g->asked->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
+               .cache_salt = g->asked->cache_salt,
+               .job = g->job,
+               .slo = slo_from_now(g),
+               .scores = first ? prompt->scores : NULL,
     };
-    memcpy(r.stop_ids, g->params.stop_ids, sizeof r.stop_ids);
+    memcpy(r.stop_ids, p->stop_ids, sizeof r.stop_ids);
     r.params.seed += index;
-    r.params.bias_count = g->params.bias_count;
-    r.params.bias_ids = copy_of(g->params.bias_ids, g->params.bias_count, sizeof *g->params.bias_ids);
-    r.params.bias_values = copy_of(g->params.bias_values, g->params.bias_count, sizeof *g->params.bias_values);
+    r.params.bias_count = p->bias_count;
+    r.params.bias_ids = copy_of(p->bias_ids, p->bias_count, sizeof *p->bias_ids);
+    r.params.bias_values = copy_of(p->bias_values, p->bias_count, sizeof *p->bias_values);
     r.id = table_add(&sv->requests, g, index);
     int code = engine_submit(sv->engine, &r, err);
     if (last) prompt->ids = code == OK ? NULL : r.tokens; /* which may have moved */
@@ -231,7 +243,8 @@ static void make_choices(generation *g) {
     }
     g->choice_count = g->open = count;
     g->created_s = time(NULL);
-    if (!g->params.has_seed) g->sampling.seed = hash_u64(g->base.id, strlen(g->base.id), g->base.service->id_salt);
+    if (!g->asked->params.has_seed)
+        g->asked->sampling.seed = hash_u64(g->base.id, strlen(g->base.id), g->base.service->id_salt);
 }
 
 static void finish_reply(generation *g) {
@@ -253,9 +266,9 @@ static void generation_finish(exchange *x) {
     service    *sv = x->service;
     error       err = {0};
     uint32_t    count = g->prompt_count * g->choices_per_prompt;
-    bool        nothing = g->only_echo && !g->prompts[0].scored;
+    bool        nothing = g->only_echo && !g->prompts[0].scores;
     if (is_too_late(g)) {
-        fault_set(&x->fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the request began.",
+        fault_set(exchange_fault(x), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the request began.",
                   g->slo.deadline_ms);
         return exchange_refuse(x);
     }
@@ -271,15 +284,16 @@ static void generation_finish(exchange *x) {
         return generation_release_if_done(g);
     }
     for (uint32_t i = 0; x->tenant && i < g->prompt_count; i++) tenant_charge(x->tenant, g->prompts[i].count);
-    metrics_observe(&sv->metrics, HIST_N, (double)g->params.n);
+    metrics_observe(&sv->metrics, HIST_N, (double)g->asked->params.n);
     metrics_observe(&sv->metrics, HIST_MAX_TOKENS, g->prompts[0].output_tokens_max);
-    sv->metrics.count.unknown_parameters += g->params.unknown_count;
-    if (g->params.unknown_count && !sv->unknown_logged) {
+    sv->metrics.count.unknown_parameters += g->asked->params.unknown_count;
+    if (g->asked->params.unknown_count && !sv->unknown_logged) {
         sv->unknown_logged = true;
         log_warn("request", "a request holds parameters that nobody knows (%s%s); they are ignored, and this is said once",
-                 g->params.unknown_names, g->params.unknown_count > UNKNOWN_NAMED_MAX ? ", ..." : "");
+                 g->asked->params.unknown_names, g->asked->params.unknown_count > UNKNOWN_NAMED_MAX ? ", ..." : "");
     }
-    if (g->params.stream) reply_stream_begin(g);
+    forget_asked(g);
+    if (g->answer.stream) reply_stream_begin(g);
     if (nothing) answer_echo(g);
 }
 
@@ -299,7 +313,7 @@ static double span_s(uint64_t from_us, uint64_t to_us) { return to_us > from_us 
 
 static void observe_end(service *sv, generation *g, const generation_choice *k, const engine_event *e) {
     metrics              *m = &sv->metrics;
-    const request_ledger *l = &k->ledger;
+    const request_ledger *l = k->ledger;
     uint32_t              n = k->text.token_count;
     if (k->text.end == CHOICE_STOPPED) m->count.finished_stop++;
     else if (k->text.end == CHOICE_LENGTH) m->count.finished_length++;
@@ -334,9 +348,9 @@ static void end_choice(generation *g, generation_choice *k, const engine_event *
     else if (k->text.end == CHOICE_GROWING) {
         choice_finish(&k->text, CHOICE_FAILED);
         if (e->reason == FINISH_ERROR)
-            fault_set(&x->fault, FAULT_INTERNAL, NULL, "The request failed: %.400s.",
+            fault_set(exchange_fault(x), FAULT_INTERNAL, NULL, "The request failed: %.400s.",
                       e->message ? e->message : "no reason given");
-        else fault_set(&x->fault, FAULT_DRAINING, NULL, "The request was cancelled by the server.");
+        else fault_set(exchange_fault(x), FAULT_DRAINING, NULL, "The request was cancelled by the server.");
     }
 }
 
@@ -353,7 +367,7 @@ static bool reader_too_slow(generation *g) {
 static void tell(generation *g, generation_choice *k) {
     service *sv = g->base.service;
     listener_touch(g->base.conn);
-    if (g->base.fault.kind) return fail(g);
+    if (g->base.fault) return fail(g);
     if (g->streaming && g->base.conn->in_flight == 0)
         reply_stream_choice(g, k); /* with bytes in flight, tokens gather and go out as one event once they are taken */
     else if (g->streaming && reader_too_slow(g)) {
@@ -366,13 +380,18 @@ static void tell(generation *g, generation_choice *k) {
     else reply_whole(g);
 }
 
+static void keep_ledger(generation_choice *k, const request_ledger *l) {
+    if (!k->ledger && !(k->ledger = malloc(sizeof *k->ledger))) fatal("out of memory for an answer");
+    *k->ledger = *l;
+}
+
 void generation_event(service *sv, const engine_event *e) {
     uint32_t    index;
     generation *g = table_find(&sv->requests, e->id, &index);
     if (!g) return;
     generation_choice *k = &g->choices[index];
     bool               was_open = k->text.end == CHOICE_GROWING;
-    k->ledger = e->ledger;
+    keep_ledger(k, &e->ledger);
     if (e->has_token && index % g->choices_per_prompt == 0) g->prompts[k->prompt].scores_in = true;
     if (e->has_token && was_open && !g->only_echo) {
         observe_token(sv, g, k);
@@ -398,7 +417,7 @@ void generation_event(service *sv, const engine_event *e) {
 
 /* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
 static bool is_past_hope(const generation *g) {
-    if (!g->base.conn || g->base.fault.kind || !is_too_late(g)) return false;
+    if (!g->base.conn || g->base.fault || !is_too_late(g)) return false;
     for (uint32_t i = 0; i < g->choice_count; i++)
         if (g->choices[i].first_us) return false;
     return true;
@@ -408,7 +427,7 @@ void generation_expire(service *sv) {
     for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
         generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
         if (!g || !is_past_hope(g)) continue;
-        fault_set(&g->base.fault, FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+        fault_set(exchange_fault(&g->base), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
                   g->slo.deadline_ms);
         listener_touch(g->base.conn);
         fail(g); /* it is released when the engine has let go of it */
@@ -444,7 +463,7 @@ void generation_describe(const exchange *x, buf *json) {
                !g->open ? "writing"
                : begun  ? "decoding"
                         : "waiting",
-               g->params.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
+               g->answer.stream ? "true" : "false", g->choice_count, g->priority, prompt, output);
     if (g->slo.ttft_ms >= 0) buf_printf(json, ",\"ttft_target_ms\":%.6g", g->slo.ttft_ms);
     if (g->slo.tbt_ms >= 0) buf_printf(json, ",\"tbt_target_ms\":%.6g", g->slo.tbt_ms);
 }

@@ -11,40 +11,52 @@
 #include "server/service.h"
 
 typedef struct {
-    uint32_t     *ids; /* owned; NULL once the engine has the last copy */
-    uint32_t      count, output_tokens_max;
-    char         *text; /* owned; for echo */
-    uint32_t      text_chars;
-    bool          has_text;  /* of a completion: there is a text that the answer goes on from */
-    bool          thinking;  /* it ends in the middle of a thought */
-    bool          scored;    /* how likely its tokens are was asked for; ... */
-    bool          scores_in; /* ... and is known */
-    prompt_scores scores;    /* owned arrays */
+    uint32_t      *ids; /* owned; NULL once the engine has the last copy */
+    uint32_t       count, output_tokens_max;
+    char          *text; /* owned; for echo */
+    uint32_t       text_chars;
+    bool           has_text;  /* of a completion: there is a text that the answer goes on from */
+    bool           thinking;  /* it ends in the middle of a thought */
+    bool           scores_in; /* how likely its tokens are is known */
+    prompt_scores *scores;    /* owned, with its arrays; NULL: not asked for */
 } generation_prompt;
 
 typedef struct {
-    choice         text;
-    uint32_t       prompt, index;     /* index: as the client sees it */
-    uint64_t       engine_id;         /* 0: not there, or done */
-    uint64_t       first_us, last_us; /* tokens received */
-    bool           begun, closed;     /* its first event, its end was told (stream) */
-    request_ledger ledger;
-    uint32_t       pinned_tokens;  /* held for the conversation's next turn, ... */
-    double         pinned_until_s; /* ... until then, since 1970 */
+    choice          text;
+    uint32_t        prompt, index;     /* index: as the client sees it */
+    uint64_t        engine_id;         /* 0: not there, or done */
+    uint64_t        first_us, last_us; /* tokens received */
+    bool            begun, closed;     /* its first event, its end was told (stream) */
+    request_ledger *ledger;            /* owned; of its last event; NULL before the first */
+    uint32_t        pinned_tokens;     /* held for the conversation's next turn, ... */
+    double          pinned_until_s;    /* ... until then, since 1970 */
 } generation_choice;
 
-struct generation {
-    exchange       base; /* first */
+/* What the engine is told, and nobody asks for afterwards: those who wait are many, and hold no more than they need. */
+typedef struct {
     request_params params;
-    choice_rules   rules;
-    sampling       sampling; /* seed of choice 0; without bias arrays */
-    int32_t        priority;
+    sampling       sampling;           /* seed of choice 0; without bias arrays */
     uint64_t       tenant, cache_salt; /* hashes; 0: none */
-    request_job    job;                /* its id is the session */
-    slo_params     slo;                /* from arrival on */
-    const char    *tier;               /* that is served; NULL: none was asked for */
-    char          *metadata;           /* owned; JSON for the log; NULL */
-    bool           only_echo;          /* max_tokens is 0: nothing is drawn that anybody sees */
+} generation_asked;
+
+/* What the body says of the answer's shape: all of it that is kept. */
+typedef struct {
+    uint32_t n;
+    bool     stream, echo, timings, reasoning, usage, usage_each, prompt_logprobs;
+    int8_t   echo_tops; /* alternatives beside each token in the older shape of log-probabilities; -1: none were asked for */
+} answer_shape;
+
+struct generation {
+    exchange          base;  /* first */
+    generation_asked *asked; /* owned; NULL before prepare, and once the engine has the request */
+    choice_rules      rules; /* owns its stop strings */
+    answer_shape      answer;
+    int32_t           priority;
+    request_job       job;       /* its id is the session */
+    slo_params        slo;       /* from arrival on */
+    const char       *tier;      /* that is served; NULL: none was asked for */
+    char             *metadata;  /* owned; JSON for the log; NULL */
+    bool              only_echo; /* max_tokens is 0: nothing is drawn that anybody sees */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */
@@ -57,9 +69,15 @@ struct generation {
     int64_t            created_s;
 };
 
+/* What is known of a choice; of one that waits, nothing. */
+static inline const request_ledger *generation_ledger(const generation_choice *k) {
+    static const request_ledger nothing;
+    return k->ledger ? k->ledger : &nothing;
+}
+
 static inline generation *generation_of(exchange *x) { return (generation *)x; }
 
-void generation_prepare(exchange *x);
+void generation_prepare(exchange *x, fault *f);
 /* A conversation by its name, as clients say it, is the caller's own: others may use the same name. 0: none is given. */
 uint64_t generation_job_named(const char *name, const tenant *who);
 void     generation_destroy(exchange *x);

@@ -17,7 +17,7 @@ static uint64_t hash_string(const char *s, uint64_t seed) { return s && *s ? has
 static bool is_chat(const generation *g) { return g->base.kind->endpoint == ENDPOINT_CHAT; }
 
 static int64_t asked_tokens(const generation *g) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     if (p->max_completion_tokens >= 0) return p->max_completion_tokens;
     if (p->max_tokens >= 0) return p->max_tokens;
     return is_chat(g) ? -1 : 16;
@@ -25,7 +25,7 @@ static int64_t asked_tokens(const generation *g) {
 
 /* Tokens to keep of a longer prompt; 0: all. */
 static uint32_t keep_tokens(const generation *g) {
-    int64_t keep = g->params.truncate_prompt, answer = asked_tokens(g), context = g->base.service->context_max;
+    int64_t keep = g->asked->params.truncate_prompt, answer = asked_tokens(g), context = g->base.service->context_max;
     if (keep == -2) return 0;
     if (keep < 0) keep = context - (answer < 1 ? 1 : answer);
     return keep < 1 ? 1 : (uint32_t)(keep > context ? context : keep);
@@ -34,7 +34,7 @@ static uint32_t keep_tokens(const generation *g) {
 /* Returns whether something was cut away. */
 static bool cut_prompt(const generation *g, generation_prompt *p) {
     uint32_t keep = keep_tokens(g);
-    bool     right = g->params.truncation_side && strcmp(g->params.truncation_side, "right") == 0;
+    bool     right = g->asked->params.truncation_side && strcmp(g->asked->params.truncation_side, "right") == 0;
     if (keep == 0 || p->count <= keep) return false;
     if (!right) memmove(p->ids, p->ids + (p->count - keep), keep * sizeof *p->ids);
     p->count = keep;
@@ -60,7 +60,7 @@ static bool ends_in_a_thought(const service *sv, const generation_prompt *p) {
 
 static int encode_chat(generation *g, cJSON *body, fault *f) {
     token_ids ids = {0};
-    int       code = prompt_of_messages(g->base.service, &g->params, body, tokens_max(g), &ids, f);
+    int       code = prompt_of_messages(g->base.service, &g->asked->params, body, tokens_max(g), &ids, f);
     g->prompt_count = 1;
     take_ids(&g->prompts[0], &ids);
     cut_prompt(g, &g->prompts[0]);
@@ -74,7 +74,7 @@ static int decode_echo(const generation *g, generation_prompt *p, fault *f) {
     buf              text;
     error            err = {0};
     buf_init(&text, CHOICE_TEXT_MAX);
-    if (t) tokenizer_decode(t, p->ids, p->count, !g->params.skip_special, &text, &err);
+    if (t) tokenizer_decode(t, p->ids, p->count, !g->asked->params.skip_special, &text, &err);
     for (uint32_t i = 0; !t && i < p->count; i++) buf_printf(&text, " %u", p->ids[i]);
     p->text = text.data;
     return err.code ? fault_set(f, FAULT_INVALID, "prompt", "%.400s.", err.text) : 0;
@@ -82,11 +82,11 @@ static int decode_echo(const generation *g, generation_prompt *p, fault *f) {
 
 static int encode_text(generation *g, const char *text, generation_prompt *out, fault *f) {
     token_ids ids = {0};
-    int       code = prompt_of_text(g->base.service, &g->params, text, tokens_max(g), &ids, f);
+    int       code = prompt_of_text(g->base.service, &g->asked->params, text, tokens_max(g), &ids, f);
     take_ids(out, &ids);
     if (code < 0) return -1;
     bool cut = cut_prompt(g, out);
-    if (!g->params.echo) return 0;
+    if (!g->asked->params.echo) return 0;
     if (cut) return decode_echo(g, out, f);
     if (!(out->text = strdup(text))) fatal("out of memory for an echo");
     return 0;
@@ -108,7 +108,7 @@ static int copy_ids(generation *g, const cJSON *list, generation_prompt *out, fa
         out->count++;
     }
     cut_prompt(g, out);
-    return g->params.echo ? decode_echo(g, out, f) : 0;
+    return g->asked->params.echo ? decode_echo(g, out, f) : 0;
 }
 
 static uint32_t count_chars(const char *text) {
@@ -128,7 +128,7 @@ static int encode_prompt(generation *g, const cJSON *item, fault *f) {
 }
 
 static int encode_prompts(generation *g, fault *f) {
-    const cJSON *prompt = g->params.prompt;
+    const cJSON *prompt = g->asked->params.prompt;
     if (cJSON_IsString(prompt) || cJSON_IsNumber(prompt->child)) return encode_prompt(g, prompt, f);
     for (const cJSON *item = prompt->child; item; item = item->next)
         if (encode_prompt(g, item, f) < 0) return -1;
@@ -140,7 +140,7 @@ enum { SCORES_MAX = 1 << 20 }; /* log-probabilities in one answer: some 60 MB of
 
 /* Alternatives per token; -1: not asked for. */
 static int64_t prompt_tops(const generation *g) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     int64_t               echoed = p->echo ? p->legacy_logprobs : -1;
     return p->prompt_logprobs > echoed ? p->prompt_logprobs : echoed;
 }
@@ -157,18 +157,18 @@ static int make_scores(generation *g, fault *f) {
     if (tops < 0) return 0;
     for (uint32_t i = 0; i < g->prompt_count; i++) tokens += g->prompts[i].count;
     if (tokens * (uint64_t)(tops + 1) > SCORES_MAX)
-        return fault_set(f, FAULT_INVALID, g->params.echo ? "logprobs" : "prompt_logprobs",
+        return fault_set(f, FAULT_INVALID, g->asked->params.echo ? "logprobs" : "prompt_logprobs",
                          "%" PRIu64 " log-probabilities of the prompt were asked for; one answer holds up to %d.",
                          tokens * (uint64_t)(tops + 1), SCORES_MAX);
     for (uint32_t i = 0; i < g->prompt_count; i++) {
         generation_prompt *p = &g->prompts[i];
         size_t             n = p->count;
-        p->scored = true;
-        p->scores = (prompt_scores){.logprobs = room(n, sizeof(float)),
-                                    .ranks = room(n, sizeof(uint32_t)),
-                                    .tops = (uint32_t)tops,
-                                    .top_ids = room(n * (size_t)tops, sizeof(uint32_t)),
-                                    .top_logprobs = room(n * (size_t)tops, sizeof(float))};
+        p->scores = room(1, sizeof *p->scores);
+        *p->scores = (prompt_scores){.logprobs = room(n, sizeof(float)),
+                                     .ranks = room(n, sizeof(uint32_t)),
+                                     .tops = (uint32_t)tops,
+                                     .top_ids = room(n * (size_t)tops, sizeof(uint32_t)),
+                                     .top_logprobs = room(n * (size_t)tops, sizeof(float))};
     }
     return 0;
 }
@@ -178,7 +178,7 @@ static int limit_prompt(generation *g, generation_prompt *prompt, fault *f) {
     const char *param = is_chat(g) ? "messages" : "prompt";
     uint32_t    context = g->base.service->context_max, n = prompt->count;
     int64_t     asked = asked_tokens(g), drawn = asked == 0 && prompt_tops(g) >= 0 ? 1 : asked;
-    bool        defaulted = g->params.max_tokens < 0 && g->params.max_completion_tokens < 0;
+    bool        defaulted = g->asked->params.max_tokens < 0 && g->asked->params.max_completion_tokens < 0;
     if (n == 0) return fault_set(f, FAULT_INVALID, param, "'%s' holds no tokens.", param);
     if (n >= context && drawn != 0) return prompt_too_long(g->base.service, param, "", n, f);
     if (asked < 0 || (defaulted && asked > context - n)) asked = context - n;
@@ -188,17 +188,18 @@ static int limit_prompt(generation *g, generation_prompt *prompt, fault *f) {
                          " tokens (%u in the %s, %" PRId64 " "
                          "in the completion). Please reduce the length of the %s or completion.",
                          context, n + asked, n, param, asked, param);
-    if (g->params.min_tokens > asked)
+    if (g->asked->params.min_tokens > asked)
         return fault_set(f, FAULT_RULE, "min_tokens",
                          "'min_tokens' (%" PRId64 ") must not be more than the tokens that may be drawn (%" PRId64 ").",
-                         g->params.min_tokens, asked);
+                         g->asked->params.min_tokens, asked);
     prompt->output_tokens_max = (uint32_t)asked;
     return 0;
 }
 
 static int limit_choices(generation *g, fault *f) {
     uint32_t most = g->base.service->config->choices_max;
-    g->choices_per_prompt = (uint32_t)(g->params.best_of > g->params.n ? g->params.best_of : g->params.n);
+    g->choices_per_prompt =
+        (uint32_t)(g->asked->params.best_of > g->asked->params.n ? g->asked->params.best_of : g->asked->params.n);
     if ((uint64_t)g->choices_per_prompt * g->prompt_count > most)
         return fault_set(f, FAULT_INT_ABOVE, "n",
                          "'n' (or 'best_of') times the number of prompts must be at most %u, not %" PRIu64 ".", most,
@@ -214,7 +215,7 @@ static float or_default(double given, float model, float otherwise) {
 }
 
 static int fill_sampling(generation *g, fault *f) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     const service        *sv = g->base.service;
     const model_facts    *m = engine_facts(sv->engine);
     bool                  chat = is_chat(g);
@@ -225,7 +226,7 @@ static int fill_sampling(generation *g, fault *f) {
     int64_t top_k = p->top_k != -2 ? p->top_k : m->default_top_k > 0 ? (int64_t)m->default_top_k : 0;
     int64_t tops = chat ? (p->top_logprobs < 0 ? 0 : p->top_logprobs) : p->legacy_logprobs;
     g->rules.logprobs = chat ? p->logprobs : p->legacy_logprobs >= 0;
-    g->sampling = (sampling){
+    g->asked->sampling = (sampling){
         .temperature = or_default(p->temperature, m->default_temperature, 1),
         .top_k = top_k < 0 ? 0 : (uint32_t)top_k,
         .top_p = or_default(p->top_p, m->default_top_p, 1),
@@ -242,9 +243,10 @@ static int fill_sampling(generation *g, fault *f) {
 }
 
 static void fill_rules(generation *g) {
-    const request_params *p = &g->params;
+    request_params *p = &g->asked->params;
     g->rules.tokenizer = g->base.service->tokenizer;
-    g->rules.stops = p->stops; /* freed with the parameters */
+    g->rules.stops = p->stops; /* which are the rules' from here on */
+    p->stops = (stop_set){0};
     g->rules.tokens_min = (uint32_t)p->min_tokens;
     g->rules.keep_special = !p->skip_special;
     g->rules.include_stop = p->include_stop;
@@ -254,11 +256,24 @@ static void fill_rules(generation *g) {
     g->rules.think_end = g->base.service->think_end;
 }
 
+static void fill_shape(generation *g) {
+    const request_params *p = &g->asked->params;
+    g->answer = (answer_shape){.n = (uint32_t)p->n,
+                               .stream = p->stream,
+                               .echo = p->echo,
+                               .timings = p->return_timings,
+                               .reasoning = p->include_reasoning,
+                               .usage = p->include_usage,
+                               .usage_each = p->usage_each,
+                               .prompt_logprobs = p->prompt_logprobs >= 0,
+                               .echo_tops = (int8_t)p->legacy_logprobs};
+}
+
 /* The class that is served: a priority that was given in numbers is one of them by its sign. */
 static const char *tier_of(int32_t priority) { return priority < 0 ? "priority" : priority > 0 ? "flex" : "default"; }
 
 static void fill_class(generation *g) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     const char           *tier = p->service_tier ? p->service_tier : "";
     const tenant         *who = g->base.tenant;
     g->priority = (int32_t)p->priority;
@@ -280,7 +295,7 @@ uint64_t generation_job_named(const char *name, const tenant *who) { return own_
 
 /* Which conversation it is a turn of: the header, else the first name that the body gives. */
 static void fill_job(generation *g) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     const char *const     names[] = {p->session, p->job, p->cache_key};
     double                ttl_ms = p->ttl_ms >= 0 ? p->ttl_ms : p->retention && p->retention[0] == '2' ? DAY_MS : -1;
     g->job = (request_job){.id = g->base.session,
@@ -310,11 +325,11 @@ static char *metadata_of(const cJSON *pairs) {
 
 /* Who asks: the key, else what the body says, else the header. A client's salt comes on top of its key's, never instead. */
 static void fill_identity(generation *g) {
-    const request_params *p = &g->params;
+    const request_params *p = &g->asked->params;
     exchange             *x = &g->base;
     const char           *user = p->user && *p->user ? p->user : p->safety_identifier;
-    g->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
-    g->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
+    g->asked->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
+    g->asked->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
     exchange_rename(x, p->request_id);
     if (p->metadata) g->metadata = metadata_of(p->metadata);
 }
@@ -329,24 +344,25 @@ static size_t prompt_room(const request_params *p) {
 static int prepare(generation *g, cJSON *body, fault *f) {
     const service *sv = g->base.service;
     endpoint       e = g->base.kind->endpoint;
-    if (params_read(&g->params, body, e, sv->config->strict_params, f) < 0) return -1;
-    if (prompt_check_model(sv, &g->params, f) < 0) return -1;
-    g->prompts = calloc(prompt_room(&g->params), sizeof *g->prompts);
+    if (!(g->asked = calloc(1, sizeof *g->asked))) fatal("out of memory for the parameters of a request");
+    if (params_read(&g->asked->params, body, e, sv->config->strict_params, f) < 0) return -1;
+    if (prompt_check_model(sv, &g->asked->params, f) < 0) return -1;
+    g->prompts = calloc(prompt_room(&g->asked->params), sizeof *g->prompts);
     if (!g->prompts) fatal("out of memory for prompts");
     if ((e == ENDPOINT_CHAT ? encode_chat(g, body, f) : encode_prompts(g, f)) < 0) return -1;
     if (limit_choices(g, f) < 0 || make_scores(g, f) < 0 || fill_sampling(g, f) < 0) return -1;
     g->only_echo = g->prompts[0].output_tokens_max == 0;
     fill_rules(g);
+    fill_shape(g);
     fill_class(g);
     fill_job(g);
     fill_identity(g);
     return 0;
 }
 
-void generation_prepare(exchange *x) {
-    generation *g = generation_of(x);
-    cJSON      *body = params_parse_body(x->body.data ? x->body.data : "", x->body.size, &x->fault);
+void generation_prepare(exchange *x, fault *f) {
+    cJSON *body = params_parse_body(x->body.data ? x->body.data : "", x->body.size, f);
     if (!body) return;
-    prepare(g, body, &x->fault);
+    prepare(generation_of(x), body, f);
     cJSON_Delete(body);
 }

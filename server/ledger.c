@@ -22,7 +22,9 @@ static const generation_choice *last_to_finish(const generation *g) {
     const generation_choice *last = NULL;
     for (uint32_t i = 0; i < g->choice_count; i++) {
         const generation_choice *k = &g->choices[i];
-        if (k->ledger.finished_us && (!last || k->ledger.finished_us > last->ledger.finished_us)) last = k;
+        if (generation_ledger(k)->finished_us &&
+            (!last || generation_ledger(k)->finished_us > generation_ledger(last)->finished_us))
+            last = k;
     }
     return last;
 }
@@ -33,8 +35,8 @@ static void add_up(const generation *g, ledger *l) {
         const generation_choice *k = &g->choices[i];
         uint64_t                 first_us = k->first_us ? k->first_us - g->base.arrived_us : 0;
         l->output_tokens += k->text.token_count;
-        l->preemptions += k->ledger.preemptions, l->recomputed_tokens += k->ledger.recomputed_tokens;
-        if (i % g->choices_per_prompt == 0) l->cached_tokens += k->ledger.cached_tokens;
+        l->preemptions += generation_ledger(k)->preemptions, l->recomputed_tokens += generation_ledger(k)->recomputed_tokens;
+        if (i % g->choices_per_prompt == 0) l->cached_tokens += generation_ledger(k)->cached_tokens;
         if (first_us && (!l->first_token_us || first_us < l->first_token_us)) l->first_token_us = first_us;
     }
 }
@@ -45,9 +47,9 @@ static ledger read_ledger(const generation *g) {
     ledger                   l = {.total_us = now_us - arrived_us, .tokenizing_us = g->base.prepared_us - arrived_us};
     add_up(g, &l);
     if (last) {
-        uint64_t submitted_us = last->ledger.submitted_us;
+        uint64_t submitted_us = generation_ledger(last)->submitted_us;
         if (submitted_us >= g->base.prepared_us && submitted_us <= now_us) l.tokenizing_us = submitted_us - arrived_us;
-        for (int i = 0; i < LEDGER_PARTS; i++) engine_us += l.part_us[i] = last->ledger.part_us[i];
+        for (int i = 0; i < LEDGER_PARTS; i++) engine_us += l.part_us[i] = generation_ledger(last)->part_us[i];
     }
     uint64_t known_us = l.tokenizing_us + engine_us;
     l.writing_us = l.total_us > known_us ? l.total_us - known_us : 0;
@@ -90,7 +92,7 @@ void ledger_log(const generation *g) {
     buf_printf(
         &members,
         "\"request\":\"%s\",\"path\":\"%s\",\"tenant\":\"%s\",\"status\":%d,\"stream\":%s,\"choices\":%u,\"priority\":%d,",
-        x->id, x->path, x->tenant ? x->tenant->name : "", x->status, g->params.stream ? "true" : "false", g->choice_count,
+        x->id, x->path, x->tenant ? x->tenant->name : "", x->status, g->answer.stream ? "true" : "false", g->choice_count,
         g->priority);
     write_members(&l, &members);
     if (g->metadata) buf_str(&members, ",\"metadata\":"), buf_str(&members, g->metadata);

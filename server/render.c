@@ -10,17 +10,17 @@
 enum { RENDERED_MAX_BYTES = 64 << 20 };
 
 static void write_sampling(const generation *g, const generation_prompt *p, buf *out) {
-    const sampling *s = &g->sampling;
+    const sampling *s = &g->asked->sampling;
     buf_printf(out,
                "{\"n\":%u,\"temperature\":%.9g,\"top_p\":%.9g,\"top_k\":%u,\"min_p\":%.9g,\"frequency_penalty\":%.9g,"
                "\"presence_penalty\":%.9g,\"repetition_penalty\":%.9g,\"max_tokens\":%u,\"min_tokens\":%" PRId64
                ",\"ignore_eos\":%s",
                g->choices_per_prompt, (double)s->temperature, (double)s->top_p, s->top_k, (double)s->min_p,
                (double)s->frequency_penalty, (double)s->presence_penalty, (double)s->repetition_penalty,
-               p->output_tokens_max, g->params.min_tokens, g->params.ignore_eos ? "true" : "false");
-    if (g->params.has_seed) buf_printf(out, ",\"seed\":%" PRId64, g->params.seed);
+               p->output_tokens_max, g->asked->params.min_tokens, g->asked->params.ignore_eos ? "true" : "false");
+    if (g->asked->params.has_seed) buf_printf(out, ",\"seed\":%" PRId64, g->asked->params.seed);
     buf_str(out, ",\"stop_token_ids\":");
-    reply_ids(out, g->params.stop_ids, g->params.stop_id_count);
+    reply_ids(out, g->asked->params.stop_ids, g->asked->params.stop_id_count);
     buf_char(out, '}');
 }
 
@@ -32,7 +32,7 @@ static void write_rendered(const generation *g, const generation_prompt *p, bool
     reply_ids(out, p->ids, p->count);
     buf_str(out, ",\"features\":null,\"sampling_params\":");
     write_sampling(g, p, out);
-    buf_printf(out, ",\"stream\":%s,\"priority\":%d}", g->params.stream ? "true" : "false", g->priority);
+    buf_printf(out, ",\"stream\":%s,\"priority\":%d}", g->asked->params.stream ? "true" : "false", g->priority);
 }
 
 static void finish(exchange *x) {
@@ -47,7 +47,8 @@ static void finish(exchange *x) {
     }
     if (!chat) buf_char(&json, ']');
     if (buf_overflowed(&json)) {
-        fault_set(&x->fault, FAULT_INVALID, "prompt", "The answer would be larger than %d bytes.", RENDERED_MAX_BYTES);
+        fault_set(exchange_fault(x), FAULT_INVALID, "prompt", "The answer would be larger than %d bytes.",
+                  RENDERED_MAX_BYTES);
         exchange_refuse(x);
     } else {
         exchange_answer(x, 200, &json);

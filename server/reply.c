@@ -101,7 +101,7 @@ static void write_legacy_entry(const generation *g, const choice *c, const logpr
 static void write_legacy_logprobs(const generation *g, const generation_choice *k, bool echo, bool drawn, buf *out) {
     static const char *const names[LEGACY_PARTS] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
     const choice            *c = &k->text;
-    uint32_t                 offset_chars = g->params.echo ? g->prompts[k->prompt].text_chars : 0;
+    uint32_t                 offset_chars = g->answer.echo ? g->prompts[k->prompt].text_chars : 0;
     for (int part = 0; part < LEGACY_PARTS; part++) {
         buf_printf(out, part ? ",\"%s\":[" : "{\"%s\":[", names[part]);
         bool comma = echo && reply_echo_part(g, k, (legacy_part)part, out);
@@ -139,7 +139,7 @@ static void write_usage(const generation *g, buf *out) {
     for (uint32_t i = 0; i < g->prompt_count; i++) prompt += g->prompts[i].count;
     for (uint32_t i = 0; i < g->choice_count; i++) {
         output += g->choices[i].text.token_count, reasoning += g->choices[i].text.reasoning_tokens;
-        if (i % g->choices_per_prompt == 0) cached += g->choices[i].ledger.cached_tokens;
+        if (i % g->choices_per_prompt == 0) cached += generation_ledger(&g->choices[i])->cached_tokens;
     }
     buf_printf(out,
                "{\"prompt_tokens\":%" PRIu64 ",\"completion_tokens\":%" PRIu64 ",\"total_tokens\":%" PRIu64
@@ -162,7 +162,7 @@ static void write_opening(const generation *g, buf *out, const char *object) {
 
 /* Where the time went, for those who asked. */
 static void write_timings(const generation *g, buf *out) {
-    if (!g->params.return_timings) return;
+    if (!g->answer.timings) return;
     buf_str(out, ",\"timings\":{");
     ledger_write(g, out);
     buf_char(out, '}');
@@ -172,7 +172,7 @@ static void write_timings(const generation *g, buf *out) {
 static bool write_reasoning(const generation *g, const char *text, size_t n, buf *out) {
     static const char *const names[] = {"reasoning_content", "reasoning"};
     bool                     written = false;
-    for (int i = 0; i < 2 && n && g->params.include_reasoning; i++) {
+    for (int i = 0; i < 2 && n && g->answer.reasoning; i++) {
         if (!(g->base.service->reasoning_fields >> i & 1)) continue;
         buf_printf(out, written ? ",\"%s\":" : "\"%s\":", names[i]);
         json_quote(out, text, n);
@@ -197,9 +197,9 @@ typedef struct {
 static void event_end(generation *g, event_place place, buf *out) {
     buf_char(out, ']');
     if (place.first) reply_prompt_ids(g, place.first, out);
-    if (g->params.include_usage) {
+    if (g->answer.usage) {
         buf_str(out, ",\"usage\":");
-        if (g->params.usage_each) write_usage(g, out);
+        if (g->answer.usage_each) write_usage(g, out);
         else buf_str(out, "null");
     }
     if (place.last) write_timings(g, out);
@@ -211,10 +211,10 @@ static void event_end(generation *g, event_place place, buf *out) {
  * known how likely it was, where that was asked for. */
 static void first_event(generation *g, generation_choice *k) {
     const generation_prompt *p = &g->prompts[k->prompt];
-    const char              *echo = g->params.echo ? p->text : NULL;
-    if (k->begun || (p->scored && !p->scores_in)) return;
+    const char              *echo = g->answer.echo ? p->text : NULL;
+    if (k->begun || (p->scores && !p->scores_in)) return;
     k->begun = true;
-    if (!is_chat(g) && !echo && !g->params.return_token_ids) return;
+    if (!is_chat(g) && !echo && !g->rules.ids) return;
     buf *out = event_begin(g);
     if (is_chat(g)) {
         buf_printf(out, "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null", k->index);
@@ -287,12 +287,12 @@ static void finish_event(generation *g, generation_choice *k) {
                           : "{\"index\":%u,\"text\":\"\",\"logprobs\":null,\"finish_reason\":%s",
                k->index, finish_name(k->text.end));
     buf_char(out, '}');
-    event_end(g, (event_place){.last = ++g->closed == g->choice_count && !g->params.include_usage}, out);
+    event_end(g, (event_place){.last = ++g->closed == g->choice_count && !g->answer.usage}, out);
 }
 
 /* Thoughts that nobody wants to read are no reason for an event. */
 static bool has_text(const generation *g, const choice *c) {
-    return choice_unsent(c) > (g->params.include_reasoning ? 0 : choice_reasoning(c, c->sent));
+    return choice_unsent(c) > (g->answer.reasoning ? 0 : choice_reasoning(c, c->sent));
 }
 
 void reply_stream_choice(generation *g, generation_choice *k) {
@@ -308,7 +308,7 @@ void reply_stream_choice(generation *g, generation_choice *k) {
 
 void reply_stream_end(generation *g) {
     http_conn *c = g->base.conn;
-    if (g->params.include_usage) {
+    if (g->answer.usage) {
         buf *out = http_chunk_begin(c);
         buf_append(out, g->prefix.data, g->prefix.size);
         buf_str(out, "],\"usage\":");
@@ -337,14 +337,14 @@ void reply_stream_fail(generation *g, const fault *f) {
 /* ---- one answer ---- */
 static void write_message(const generation *g, const generation_choice *k, buf *out) {
     const choice *c = &k->text;
-    const char   *text = c->text.data ? c->text.data : "", *echo = g->params.echo ? g->prompts[k->prompt].text : NULL;
+    const char   *text = c->text.data ? c->text.data : "", *echo = g->answer.echo ? g->prompts[k->prompt].text : NULL;
     if (is_chat(g)) {
         size_t thought = choice_reasoning(c, 0);
         buf_str(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
         if (thought && thought == c->ready) buf_str(out, "null"); /* it was not done thinking */
         else json_quote(out, text + thought, c->ready - thought);
         buf_str(out, ",\"refusal\":null");
-        if (thought && g->params.include_reasoning) buf_char(out, ','), write_reasoning(g, text, thought, out);
+        if (thought && g->answer.reasoning) buf_char(out, ','), write_reasoning(g, text, thought, out);
         buf_char(out, '}');
         return;
     }
@@ -382,8 +382,8 @@ static void write_choices(const generation *g, buf *out) {
     const generation_choice *order[CHOICES_LIMIT];
     for (uint32_t p = 0; p < g->prompt_count; p++) {
         for (uint32_t i = 0; i < per; i++) order[i] = &g->choices[p * per + i];
-        if (per > (uint32_t)g->params.n) qsort(order, per, sizeof *order, likelier);
-        for (uint32_t i = 0; i < (uint32_t)g->params.n; i++) {
+        if (per > g->answer.n) qsort(order, per, sizeof *order, likelier);
+        for (uint32_t i = 0; i < g->answer.n; i++) {
             if (index) buf_char(out, ',');
             write_choice(g, order[i], index++, out);
         }
@@ -402,10 +402,10 @@ void reply_whole(generation *g) {
     write_timings(g, &json);
     buf_char(&json, '}');
     if (buf_overflowed(&json)) {
-        fault_set(&g->base.fault, FAULT_INTERNAL, NULL, "The answer is larger than %d bytes.", ANSWER_MAX_BYTES);
+        fault_set(exchange_fault(&g->base), FAULT_INTERNAL, NULL, "The answer is larger than %d bytes.", ANSWER_MAX_BYTES);
         buf_clear(&json);
-        fault_write(&g->base.fault, &json);
+        fault_write(g->base.fault, &json);
     }
-    exchange_answer(&g->base, g->base.fault.kind ? 500 : 200, &json);
+    exchange_answer(&g->base, g->base.fault ? 500 : 200, &json);
     buf_free(&json);
 }

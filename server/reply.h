@@ -16,5 +16,5 @@ typedef struct {
 /* Text to log-probability: the alternatives, and the token itself where it is not among them. */
 void reply_legacy_tops(const generation *g, const legacy_top *tops, uint32_t count, legacy_top token, buf *out);
 
-static inline bool reply_echoes_scores(const generation *g) { return g->params.echo && g->params.legacy_logprobs >= 0; }
+static inline bool reply_echoes_scores(const generation *g) { return g->answer.echo && g->answer.echo_tops >= 0; }
 bool               reply_echo_part(const generation *g, const generation_choice *k, legacy_part part, buf *out);

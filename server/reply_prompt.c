@@ -8,7 +8,7 @@ void reply_ids(buf *out, const uint32_t *ids, uint32_t n) {
 }
 
 void reply_prompt_ids(const generation *g, const generation_choice *k, buf *out) {
-    if (!g->params.return_token_ids) return;
+    if (!g->rules.ids) return;
     buf_str(out, ",\"prompt_token_ids\":");
     reply_ids(out, g->prompts[k->prompt].ids, g->prompts[k->prompt].count);
 }
@@ -23,7 +23,7 @@ static void write_rated(const generation *g, uint32_t id, float logprob, uint32_
 }
 
 static void write_position(const generation *g, const generation_prompt *p, uint32_t i, buf *out) {
-    const prompt_scores *s = &p->scores;
+    const prompt_scores *s = p->scores;
     bool                 listed = false;
     buf_char(out, '{');
     for (uint32_t t = 0; t < s->tops; t++) {
@@ -42,7 +42,7 @@ static void write_position(const generation *g, const generation_prompt *p, uint
 
 void reply_prompt_scores(const generation *g, const generation_choice *k, buf *out) {
     const generation_prompt *p = &g->prompts[k->prompt];
-    if (g->params.prompt_logprobs < 0) return;
+    if (!g->answer.prompt_logprobs) return;
     buf_str(out, ",\"prompt_logprobs\":[null");
     for (uint32_t i = 1; i < p->count; i++) buf_char(out, ','), write_position(g, p, i, out);
     buf_char(out, ']');
@@ -66,9 +66,9 @@ static void write_offsets(const generation *g, const generation_prompt *p, buf *
 }
 
 static void write_tops(const generation *g, const generation_prompt *p, uint32_t i, buf *out) {
-    const prompt_scores *s = &p->scores;
+    const prompt_scores *s = p->scores;
     legacy_top           tops[TOP_LOGPROBS_MAX];
-    uint32_t             count = 0, wanted = (uint32_t)g->params.legacy_logprobs;
+    uint32_t             count = 0, wanted = (uint32_t)g->answer.echo_tops;
     for (uint32_t t = 0; t < s->tops && t < wanted && s->top_ids[(size_t)i * s->tops + t] != PROMPT_TOP_NONE; t++)
         tops[count++] = (legacy_top){s->top_ids[(size_t)i * s->tops + t], s->top_logprobs[(size_t)i * s->tops + t]};
     reply_legacy_tops(g, tops, count, (legacy_top){p->ids[i], s->logprobs[i]}, out);
@@ -82,7 +82,7 @@ bool reply_echo_part(const generation *g, const generation_choice *k, legacy_par
         if (i) buf_char(out, ',');
         if (part == LEGACY_TOKENS) reply_token_text(g, p->ids[i], out);
         else if (i == 0) buf_str(out, "null"); /* nothing comes before the first */
-        else if (part == LEGACY_LOGPROBS) reply_logprob(out, p->scores.logprobs[i]);
+        else if (part == LEGACY_LOGPROBS) reply_logprob(out, p->scores->logprobs[i]);
         else write_tops(g, p, i, out);
     }
     if (part == LEGACY_OFFSETS) write_offsets(g, p, out);

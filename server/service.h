@@ -87,9 +87,10 @@ enum { REQUEST_ID_SIZE = 132, SESSION_SEED = 3, TENANT_SEED = 1 };
 typedef struct {
     size_t   size;
     endpoint endpoint;
-    void (*prepare)(exchange *x); /* body to native structs; sets x->fault where it cannot; on a worker for large bodies */
-    void (*finish)(exchange *x);  /* on the I/O thread, with no fault and the client still there: answer, or submit */
-    void (*lost)(exchange *x);    /* the client left after finish; releases the exchange when it is done with it */
+    void (*prepare)(exchange *x,
+                    fault    *f);   /* body to native structs; sets *f where it cannot; on a worker for large bodies */
+    void (*finish)(exchange *x); /* on the I/O thread, with no fault and the client still there: answer, or submit */
+    void (*lost)(exchange *x);   /* the client left after finish; releases the exchange when it is done with it */
     void (*destroy)(exchange *x);
     bool (*admit)(exchange *x); /* before all that: whether there is any room; else sets x->fault. NULL: there always is */
 } exchange_kind;
@@ -99,7 +100,7 @@ struct exchange {
     service             *service;
     http_conn           *conn; /* NULL: answered, or the client left */
     buf                  body;
-    fault                fault;
+    fault               *fault;               /* owned; NULL: nothing is wrong */
     tenant              *tenant;              /* NULL: no keys are configured */
     char                 id[REQUEST_ID_SIZE]; /* X-Request-Id; valid in a header and in JSON */
     const char          *path;                /* static */
@@ -107,12 +108,11 @@ struct exchange {
     slo_params           slo;                 /* from headers */
     uint64_t             arrived_us, prepared_us;
     int                  status;       /* that was answered; 0: none */
-    bool                 working;      /* a worker has it */
     bool                 named;        /* id is the client's */
     bool                 entered;      /* the tenant's account counts it */
     fault_kind           ends_by;      /* what it is to be refused with once the worker has let it go */
     exchange            *next, **link; /* service.exchanges */
-    uv_work_t            work;
+    uv_work_t           *work;         /* owned; NULL: no worker has it */
 };
 
 extern const exchange_kind chat_exchange, completion_exchange, chat_render_exchange, completion_render_exchange,
@@ -123,10 +123,12 @@ bool request_id_choose(service *sv, const http_conn *c, char id[REQUEST_ID_SIZE]
 /* Header lines that go with a fault: Retry-After where there is one, and x-should-retry. */
 void fault_headers(const fault *f, buf *out);
 
-void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who);
-void exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */
-void exchange_refuse(exchange *x);                              /* answers x->fault */
-void exchange_release(exchange *x);                             /* the last thing done with it */
+/* x->fault to be set, made where there was none: a request that waits has no room for what may never go wrong. */
+fault *exchange_fault(exchange *x);
+void   exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who);
+void   exchange_answer(exchange *x, int status, const buf *json); /* the whole answer; x->conn is NULL afterwards */
+void   exchange_refuse(exchange *x);                              /* answers x->fault */
+void   exchange_release(exchange *x);                             /* the last thing done with it */
 /* The daemon ends it, FAULT_DRAINING or FAULT_ABORTED: its client is told, and the engine's work on it given up. */
 void exchange_end(exchange *x, fault_kind kind);
 void exchange_rename(exchange *x, const char *id); /* where the client named it in the body and not in a header */

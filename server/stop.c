@@ -9,13 +9,15 @@ bool stop_set_add(stop_set *s, const char *bytes, size_t n) {
     if (n == 0 || n > STOP_BYTES_MAX || s->count == STOPS_MAX) return false;
     char     *copy = malloc(n);
     uint16_t *fallback = calloc(n, sizeof *fallback);
-    if (!copy || !fallback) fatal("out of memory for a stop string");
+    void     *grown = realloc(s->of, (s->count + 1) * sizeof *s->of);
+    if (!copy || !fallback || !grown) fatal("out of memory for a stop string");
     memcpy(copy, bytes, n);
     for (size_t i = 1, k = 0; i < n; i++) { /* fallback[i]: longest proper prefix that bytes[0..i] ends with */
         while (k && copy[i] != copy[k]) k = fallback[k - 1];
         if (copy[i] == copy[k]) k++;
         fallback[i] = (uint16_t)k;
     }
+    s->of = grown;
     s->of[s->count].bytes = copy;
     s->of[s->count].fallback = fallback;
     s->of[s->count++].length = (uint16_t)n;
@@ -24,7 +26,8 @@ bool stop_set_add(stop_set *s, const char *bytes, size_t n) {
 
 void stop_set_free(stop_set *s) {
     for (uint32_t i = 0; i < s->count; i++) free(s->of[i].bytes), free(s->of[i].fallback);
-    s->count = 0;
+    free(s->of);
+    *s = (stop_set){0};
 }
 
 static uint16_t advance(const stop_set *s, uint32_t i, uint16_t k, char byte) {

@@ -12,12 +12,12 @@
 enum { STOPS_MAX = 16, STOP_BYTES_MAX = 1024 };
 
 typedef struct {
-    uint32_t count;
     struct {
         char     *bytes;    /* owned */
         uint16_t *fallback; /* owned; [length]: where to go on after a mismatch at each state */
         uint16_t  length;
-    } of[STOPS_MAX];
+    } * of;         /* owned; [count] */
+    uint32_t count; /* at most STOPS_MAX; most requests have none */
 } stop_set;
 
 bool stop_set_add(stop_set *s, const char *bytes, size_t n); /* false: empty, too long or too many */

@@ -30,15 +30,15 @@ static void write_tokens(const exchange *x, const token_ids *ids, bool strings, 
     buf_free(&text);
 }
 
-static void tokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
+static void tokenize(exchange *x, request_params *p, cJSON *body, buf *json, fault *f) {
     token_ids ids = {0};
-    int       code = p->prompt ? prompt_of_text(x->service, p, p->prompt->valuestring, 0, &ids, &x->fault)
-                               : prompt_of_messages(x->service, p, body, 0, &ids, &x->fault);
+    int       code = p->prompt ? prompt_of_text(x->service, p, p->prompt->valuestring, 0, &ids, f)
+                               : prompt_of_messages(x->service, p, body, 0, &ids, f);
     if (code == 0) write_tokens(x, &ids, p->token_strings, json);
     token_ids_free(&ids);
 }
 
-static void detokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
+static void detokenize(exchange *x, request_params *p, cJSON *body, buf *json, fault *f) {
     error     err = {0};
     uint32_t  count = 0;
     uint32_t *ids;
@@ -51,7 +51,7 @@ static void detokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
     for (const cJSON *item = p->tokens->child; item; item = item->next) ids[count++] = (uint32_t)item->valuedouble;
     buf_init(&text, JSON_MAX_BYTES / 8);
     if (tokenizer_decode(x->service->tokenizer, ids, count, true, &text, &err) != OK) {
-        fault_set(&x->fault, FAULT_INVALID, "tokens", "%.400s.", err.text);
+        fault_set(f, FAULT_INVALID, "tokens", "%.400s.", err.text);
     } else {
         buf_str(json, "{\"prompt\":");
         json_quote(json, text.data ? text.data : "", text.size);
@@ -61,19 +61,19 @@ static void detokenize(exchange *x, request_params *p, cJSON *body, buf *json) {
     free(ids);
 }
 
-static void prepare(exchange *x) {
+static void prepare(exchange *x, fault *f) {
     tokenization  *t = (tokenization *)x;
     request_params p;
     buf_init(&t->json, JSON_MAX_BYTES);
-    cJSON *body = params_parse_body(x->body.data ? x->body.data : "", x->body.size, &x->fault);
+    cJSON *body = params_parse_body(x->body.data ? x->body.data : "", x->body.size, f);
     if (!body) return;
     bool back = x->kind->endpoint == ENDPOINT_DETOKENIZE;
-    if (params_read(&p, body, x->kind->endpoint, x->service->config->strict_params, &x->fault) == 0 &&
-        prompt_check_model(x->service, &p, &x->fault) == 0) {
-        if (!x->service->tokenizer) fault_set(&x->fault, FAULT_UNSUPPORTED, NULL, "This model has no tokenizer.");
-        else (back ? detokenize : tokenize)(x, &p, body, &t->json);
-        if (!x->fault.kind && buf_overflowed(&t->json))
-            fault_set(&x->fault, FAULT_INVALID, NULL, "The answer would be larger than %d bytes.", JSON_MAX_BYTES);
+    if (params_read(&p, body, x->kind->endpoint, x->service->config->strict_params, f) == 0 &&
+        prompt_check_model(x->service, &p, f) == 0) {
+        if (!x->service->tokenizer) fault_set(f, FAULT_UNSUPPORTED, NULL, "This model has no tokenizer.");
+        else (back ? detokenize : tokenize)(x, &p, body, &t->json, f);
+        if (!f->kind && buf_overflowed(&t->json))
+            fault_set(f, FAULT_INVALID, NULL, "The answer would be larger than %d bytes.", JSON_MAX_BYTES);
     }
     params_free(&p);
     cJSON_Delete(body);
