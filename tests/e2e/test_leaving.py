@@ -26,9 +26,10 @@ LONG = {"prompt": [7] * 20000, "max_tokens": 10}  # minutes of prefill
 
 @pytest.fixture(scope="module")
 def modelled(start_daemon):
-    """An 8B model on two modelled cores: a decode step takes 0.3 s, a long prompt minutes. No text, only token ids."""
+    """An 8B model on two modelled cores: a decode step takes 0.3 s, a long prompt minutes. No text, only token ids. Nobody is
+    turned away for the wait ahead of him: the queue is to be full of those who leave."""
     return start_daemon("--device", "sim", "--sim-hardware", "cpu", "--running-max", 4, "--max-model-len", 32768,
-                        "--write-buffer-max", "256K", model="random:llama-3.1-8b")
+                        "--write-buffer-max", "256K", "--queue-wait-max", "0s", model="random:llama-3.1-8b")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def comes_back_to_where_it_was(daemon, bodies, seconds_max):
     assert descriptors(daemon) == files
     assert memory_at_rest_kb(daemon.pid) - memory < GROWTH_MAX_KB
     gone = after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"]
-    assert gone > CLIENTS / 50  # the others were answered first: the slower the machine, the more by a full queue
+    assert gone > CLIENTS / 50  # the others were answered first, many of them by a full queue
     assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"] - 1  # the self-test
     accepted = after["penstock_http_connections_accepted_total"] - before["penstock_http_connections_accepted_total"]
     assert CLIENTS < accepted < CLIENTS * 1.5  # every one of them, and those that asked for metrics

@@ -1150,7 +1150,7 @@ def exchange(q, made, result, answer):
 
 def draw_exchange(d):
     """One of the three kinds: (its tool, how to make another exchange with it)."""
-    kind = d.randrange(4) if d.held_out else d.randrange(6)
+    kind = d.randrange(4)
     if kind == 0:
         return weather_tool(d), weather_exchange
     if kind == 1:
@@ -1168,7 +1168,7 @@ def tool_answer(d):
 def tool_session(d):
     """Several exchanges under one list of tools, some of which need none: the definitions are read once. Training only."""
     made = {}
-    for _ in range(d.choice([1, 2, 3, 3, 4])):
+    for _ in range(d.choice([1, 2, 2, 3])):
         used, make = draw_exchange(d)
         made.setdefault(used["function"]["name"], (used, make))
     messages = []

@@ -108,7 +108,6 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: one for each CPU")
-    parser.add_argument("--rate", type=float, default=1.0, help="of learning, beside the usual one: more than 1 warms a finished run up")
     parser.add_argument("--out", default=str(rendering.WORK))
     parser.add_argument("--resume", action="store_true")
     a = parser.parse_args()
@@ -143,7 +142,7 @@ def main():
                 share = spent / (a.minutes * 60)
                 if share >= 1:
                     break
-                rate = min(1.0, (step + 1) / 100) * min(1.0, a.rate * (1 - share) / 0.7)
+                rate = min(1.0, (step + 1) / 100) * min(1.0, (1 - share) / 0.7)
                 counts = [learned[:, 1:].sum().item() for _, learned in group]
                 for (ids, learned), count in zip(group, counts):
                     part, loads = backward(net, ids.to(a.device), learned.to(a.device), count / sum(counts))
