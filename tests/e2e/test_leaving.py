@@ -204,7 +204,7 @@ def comes_back_to_where_it_was(daemon, bodies, seconds_max):
     assert descriptors(daemon) == files
     assert memory_at_rest_kb(daemon.pid) - memory < GROWTH_MAX_KB
     gone = after["penstock_clients_gone_total"] - before["penstock_clients_gone_total"]
-    assert gone > CLIENTS / 50  # the others were answered first, many of them by a full queue
+    assert gone > CLIENTS / 10  # the others were answered first, many of them by a full queue
     assert after["penstock_requests_finished_total"] >= after["penstock_requests_accepted_total"] - 1  # the self-test
     accepted = after["penstock_http_connections_accepted_total"] - before["penstock_http_connections_accepted_total"]
     assert CLIENTS < accepted < CLIENTS * 1.5  # every one of them, and those that asked for metrics
