@@ -143,7 +143,7 @@ static void fill(const comparison *c, run_result *r, cell *out) {
         .recomputed_tokens = (double)q->recomputed_tokens,
         .pages_evicted = (double)q->pages_evicted,
         .prefix_hit_rate = share((double)q->prompt_cached_tokens, (double)q->prompt_tokens),
-        .jain = r->figures.jain,
+        .jain = q->jain,
         .busy_share = share(r->figures.busy_s, s->duration_s),
         .rate_rps = offered_rps(c, 1),
         .events = r->figures.events,

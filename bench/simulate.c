@@ -217,47 +217,6 @@ static void play(run *r) {
     check(r->in_flight == 0 && !r->runs);
 }
 
-/* ---- Jain's index ---- */
-
-/* One slice alone through the machine, in microseconds. */
-static double alone_us(run *r, uint32_t begin, uint32_t tokens) {
-    const slice x = {
-        .token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
-    return (double)pass_cost_of(r->cost, &(plan){.slice_count = 1, .slices = &x}) * 1e-3;
-}
-
-/* How long the request would take with the machine to itself and nothing in the cache, as a share of how long it took. */
-static double nearness(run *r, const outcome *o) {
-    const uint32_t rows_max = r->s->engine->device_settings.rows_max;
-    double         us = 0;
-    for (uint32_t at = 0, n; at < o->prompt_tokens; at += n) {
-        n = o->prompt_tokens - at < rows_max ? o->prompt_tokens - at : rows_max;
-        us += alone_us(r, at, n);
-    }
-    us += (o->output_tokens - 1) * alone_us(r, o->prompt_tokens + o->output_tokens / 2, 1);
-    const double took_us = (double)(o->end_us - o->start_us);
-    return took_us > us ? us / took_us : 1; /* found in the cache: nearer than near */
-}
-
-static double jain(run *r) {
-    const trace *t = r->trace;
-    double      *sums = calloc(t->name_count + 1u, sizeof *sums), sum = 0, squares = 0;
-    uint32_t    *counts = calloc(t->name_count + 1u, sizeof *counts), tenants = 0;
-    if (!sums || !counts) fatal("out of memory for %u tenants", t->name_count);
-    for (uint32_t i = 0; i < t->request_count; i++)
-        if (r->record->outcomes[i].state != OUTCOME_UNSENT) counts[t->requests[i].tenant]++;
-    for (uint32_t i = 0; i < t->name_count; i++) tenants += counts[i] > 0;
-    for (uint32_t i = 0; tenants > 1 && i < t->request_count; i++)
-        if (r->record->outcomes[i].state == OUTCOME_COMPLETED)
-            sums[t->requests[i].tenant] += nearness(r, &r->record->outcomes[i]); /* one that failed was nowhere near */
-    for (uint32_t i = 0; i < t->name_count; i++) {
-        const double mean = counts[i] ? sums[i] / counts[i] : 0;
-        sum += mean, squares += mean * mean;
-    }
-    free(sums), free(counts);
-    return squares > 0 ? sum * sum / (tenants * squares) : 1;
-}
-
 /* ---- the whole ---- */
 
 static void *zeroed(size_t count, size_t size) {
@@ -334,7 +293,6 @@ int simulate(const simulation *s, const trace *t, record *out, simulated *figure
     agenda_close(&r.agenda);
     scheduler_read_stats(r.scheduler, &figures->scheduler);
     if (r.last_end_us) out->duration_us = r.last_end_us - r.first_start_us;
-    figures->jain = jain(&r);
     give_memory(&r);
     return OK;
 }

@@ -25,7 +25,6 @@ typedef struct {
     scheduler_stats scheduler; /* at the end */
     double          weight_bytes, expert_bytes;
     series          stop_reactions_s; /* from the event that called for a stop to the boundary where the pass ended */
-    double          jain;   /* Jain's index over tenants of how near their requests came to a machine of their own */
     uint64_t        events; /* arrivals, passes and stops that the scheduler was told of */
     double          busy_s; /* of the device */
 } simulated;

@@ -20,12 +20,15 @@ uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t i
     return low;
 }
 
-void running_list_add(scheduler *s, running_list *l, uint32_t index) {
-    check(running_count(s) < s->config.running_max);
-    uint32_t at = running_list_find(s, l, index);
+static void running_list_insert(scheduler *s, running_list *l, uint32_t index, uint32_t at) {
+    check(running_count(s) < s->config.running_max && at <= l->count);
     memmove(l->sequences + at + 1, l->sequences + at, (l->count - at) * sizeof *l->sequences);
     l->sequences[at] = index;
     l->count++;
+}
+
+void running_list_add(scheduler *s, running_list *l, uint32_t index) {
+    running_list_insert(s, l, index, running_list_find(s, l, index));
 }
 
 void running_list_remove(scheduler *s, running_list *l, uint32_t index) {
@@ -116,7 +119,15 @@ void life_begin(scheduler *s, const scheduler_request *r) {
 
 /* ---- running ---- */
 
-void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
+/* Its turn is taken before it has cost anything. */
+static void lend(scheduler *s, uint32_t index) {
+    step_load rest = {0};
+    if (!s->tenants.turns) return;
+    step_load_add_prefill(&rest, &s->config.model, s->records[index].cached, s->sequences[index].known, 0, s->config.model.op_count);
+    s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)step_model_predict_us(&s->steps, &rest));
+}
+
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at) {
     sequence        *q = &s->sequences[index];
     sequence_record *r = &s->records[index];
     check(s->candidate == index && cached_tokens < q->known);
@@ -140,7 +151,8 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
     s->promised += r->pages_ever - held;
-    running_list_add(s, &s->prefilling, index);
+    running_list_insert(s, &s->prefilling, index, at);
+    lend(s, index);
     retain_admitted(s, index);
     outlook_add(s, index);
 }

@@ -17,8 +17,9 @@
 #include "scheduler/state.h"
 
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b) {
-    const uint32_t x = s->sequences[a].tenant, y = s->sequences[b].tenant;
-    if (s->tenants.turns && x != y) return fair_before(&s->tenants, x, y);
+    const sequence *x = &s->sequences[a], *y = &s->sequences[b];
+    if (s->tenants.turns && x->tenant != y->tenant)
+        return fair_before(&s->tenants, x->tenant, !is_running(x), y->tenant, !is_running(y));
     const heap_entry first = entry_of(s, a), second = entry_of(s, b);
     return heap_before(&first, &second);
 }
@@ -101,13 +102,17 @@ static void appoint_elder(scheduler *s, line *l) {
 /* ---- joining and leaving ---- */
 
 void line_join(scheduler *s, uint32_t index) {
-    line *l = line_of(s, index);
+    line          *l = line_of(s, index);
+    const uint32_t whose = s->sequences[index].tenant;
     s->sequences[index].elder = false;
     grow_old(s, l, index);
     take_rank(s, index);
     forest_add(&s->waiting, &l->first, entry_of(s, index));
     s->waiting_count++;
-    if (l->waiting++ == 0 && s->tenants.turns) fair_wait(&s->tenants, s->sequences[index].tenant, true);
+    fair_stand(&s->tenants, whose, true, s->now_us);
+    if (l->waiting++ > 0 || !s->tenants.turns) return;
+    fair_wait(&s->tenants, whose, true, s->now_us);
+    life_sort_prefilling(s); /* it may have been moved up to the clock */
 }
 
 void line_stop_waiting(scheduler *s, uint32_t index) {
@@ -116,12 +121,14 @@ void line_stop_waiting(scheduler *s, uint32_t index) {
     forest_remove(&s->waiting, &l->first, index);
     if (l->elder == index) l->elder = NO_SEQUENCE;
     s->waiting_count--;
-    if (--l->waiting == 0 && s->tenants.turns) fair_wait(&s->tenants, s->sequences[index].tenant, false);
+    if (--l->waiting == 0 && s->tenants.turns) fair_wait(&s->tenants, s->sequences[index].tenant, false, s->now_us);
 }
 
 void line_leave(scheduler *s, uint32_t index) {
     line *l = line_of(s, index);
     drop_rank(s, index);
+    fair_repay(&s->tenants, s->sequences[index].tenant, &s->records[index].lent);
+    fair_stand(&s->tenants, s->sequences[index].tenant, false, s->now_us);
     if (s->policies.order->bounded || s->sequences[index].elder) return;
     const bool passes = s->records[index].older != NO_SEQUENCE;
     stop_growing_old(s, l, index);

@@ -36,7 +36,7 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->views = carve(m, running, sizeof *s->views);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
     retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
-    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->seed, m);
+    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
     forecast_init(&s->forecast, running + 1, c->page_tokens, m);
@@ -207,7 +207,7 @@ void scheduler_read_stats(const scheduler *s, scheduler_stats *out) {
     out->jobs = s->jobs.ids.count;
     out->pins = s->retain.ends.count;
     out->pages_pinned = kvcache_pinned_pages(s->kv);
-    out->tenants = s->tenants.live.count;
+    out->tenants = s->tenants.live_count;
     out->jain = fair_jain(&s->tenants, s->now_us);
     out->frames_used = s->frames.frame_count - s->frames.free_count;
 }

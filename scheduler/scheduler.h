@@ -160,7 +160,7 @@ typedef struct {
     uint64_t forecast_pages; /* admission past-future: the worst moment to come, when it was last asked */
     uint64_t elders;                                 /* went first because others had passed them for long enough */
     uint32_t tenants;                                /* with requests that wait or run */
-    double   jain; /* of device time per second of being live, over the weight: 1 equal shares, 1/n one of n had all */
+    double   jain; /* of device time per second of having prompts to compute, over the weight: fair.h */
     uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
     uint64_t pins_made, pins_refused, pins_hit, pins_expired, pins_broken; /* refused: over a budget; broken: gave way */
 } scheduler_stats;

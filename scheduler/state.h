@@ -60,6 +60,7 @@ typedef struct {
     uint32_t          cached;     /* tokens found when last admitted */
     uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
+    uint64_t          lent;         /* to its tenant when it was let in (fair.h) */
     uint32_t          newer, older; /* in its line; NO_SEQUENCE; not an elder's */
 } sequence_record;
 
@@ -164,7 +165,7 @@ static inline line    *line_of(scheduler *s, uint32_t index) {
 static inline uint32_t first_waiting(const scheduler *s) {
     if (!s->tenants.turns) return s->lines[0].first;
     const uint32_t turn = fair_first(&s->tenants);
-    return turn == NO_ITEM ? NO_SEQUENCE : s->lines[turn].first;
+    return turn == NO_JOB ? NO_SEQUENCE : s->lines[turn].first;
 }
 
 /* ---- line.c: who goes before whom ---- */
@@ -185,7 +186,7 @@ uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens); /* 
 
 /* ---- life.c: how a sequence moves between its states ---- */
 void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */
-void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens); /* the candidate -> prefilling */
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at); /* the candidate -> prefilling[at] */
 void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
 void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */
 void life_end(scheduler *s, uint32_t index, bool finished);            /* any -> free */
