@@ -86,23 +86,25 @@ def decode_heavy(rate, count):
 
 
 def three_kinds(rate, count):
-    """1:1:1 of chat that wants its first token and its pace, answers with a deadline, and jobs of several calls with one."""
+    """1:1:1 of chat that wants its first token and its pace, answers with a deadline, and jobs of several calls with one for all of
+    them. Limits as in JITServe: 2 s and 100 ms, 20 s, 20 s a call."""
     def make(folder):
         rng, rows = random.Random(4), []
         for i, at in enumerate(poisson(rng, rate, count)):
             kind = rng.randrange(3)
             if kind == 0:
                 rows.append({"timestamp": at, "input_length": rng.randint(100, 1500), "output_length": rng.randint(50, 300),
-                             "slo": {"ttft_ms": 1000, "tbt_ms": 100}})
+                             "slo": {"ttft_ms": 2000, "tbt_ms": 100}})
             elif kind == 1:
                 rows.append({"timestamp": at, "input_length": rng.randint(500, 6000), "output_length": rng.randint(50, 500),
                              "slo": {"deadline_ms": 20000}})
             else:
-                size = rng.randint(500, 3000)
-                for turn in range(3):
-                    rows.append({"timestamp": at, "input_length": size, "output_length": 100, "job_id": f"job{i}", "gap_s": 0.5,
-                                 "slo": {"deadline_ms": 10000}})
-                    size += 100 + rng.randint(100, 500)
+                size, calls = rng.randint(500, 3000), rng.randint(2, 5)
+                for _ in range(calls):
+                    output = rng.randint(50, 300)
+                    rows.append({"timestamp": at, "input_length": size, "output_length": output, "job_id": f"job{i}", "gap_s": 0.5,
+                                 "slo": {"job_deadline_ms": 20000 * calls}})
+                    size += output + rng.randint(100, 500)
         return write(folder, f"three_kinds_{rate}", rows)
     return make
 

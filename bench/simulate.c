@@ -46,7 +46,7 @@ static uint64_t us_of_ms(double ms) { return ms > 0 ? (uint64_t)(ms * 1e3 + 0.5)
 
 static request_slo slo_of(const slo *s) {
     return (request_slo){us_of_ms(s->ttft_ms), us_of_ms(s->tbt_ms > 0 ? s->tbt_ms : s->tpot_ms), us_of_ms(s->e2e_ms),
-                         s->value};
+                         us_of_ms(s->job_ms), s->value};
 }
 
 /* As the server tells it: a turn's job and the tool that it calls; with hints also what a client may know. */
@@ -54,7 +54,7 @@ static request_job job_of(const run *r, uint32_t request) {
     const trace_request *q = &r->trace->requests[request];
     request_job          job = {.id = q->session + 1u, .tool = q->tool};
     if (r->trace->sessions[q->session].count < 2) return (request_job){0};
-    if (!r->s->hints) return job;
+    if (!r->s->clients.hints) return job;
     job.last_step = !trace_has_next(r->trace, request);
     if (!job.last_step) job.expected_gap_us = agenda_gap_us(&r->s->pace, q + 1) + 1; /* 0 is: not said */
     return job;
@@ -75,6 +75,29 @@ static void make_tokens(run *r, uint32_t request, flight *f) {
     prompt_make_answer(&r->rules, request, r->record->outcomes[request].output_tokens, &f->tokens);
 }
 
+/* One slice alone through the machine, in milliseconds. */
+static double alone_ms(run *r, uint32_t begin, uint32_t tokens) {
+    const slice x = {.token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
+    return (double)pass_cost_of(r->cost, &(plan){.slice_count = 1, .slices = &x}) * 1e-6;
+}
+
+/* A request's size is the time of its prompt and, for its answer, of its share of passes as full as they get. */
+static double size_ms(run *r, const flight *f) {
+    const uint32_t rows_max = r->s->engine->device_settings.rows_max, output = f->tokens.count - f->prompt_tokens;
+    double         ms = 0;
+    for (uint32_t at = 0, n; at < f->prompt_tokens; at += n) {
+        n = f->prompt_tokens - at < rows_max ? f->prompt_tokens - at : rows_max;
+        ms += alone_ms(r, at, n);
+    }
+    return ms + output * alone_ms(r, f->prompt_tokens + output / 2, 1) / r->s->engine->scheduler_settings.running_max;
+}
+
+static uint32_t limit_of(const run *r, const flight *f) {
+    const uint32_t output = f->tokens.count - f->prompt_tokens, given = r->s->clients.max_tokens;
+    const uint32_t room = r->s->engine->scheduler_settings.context_max - f->prompt_tokens;
+    return given > output ? given < room ? given : room : output;
+}
+
 static void submit(run *r, agenda_entry e) {
     const trace_request *q = &r->trace->requests[e.request];
     outcome             *o = &r->record->outcomes[e.request];
@@ -84,8 +107,9 @@ static void submit(run *r, agenda_entry e) {
     const scheduler_request asked = {.id = e.request + 1u,
                                      .tokens = f->tokens.ids,
                                      .prompt_tokens = f->prompt_tokens,
-                                     .output_tokens_max = f->tokens.count - f->prompt_tokens,
+                                     .output_tokens_max = limit_of(r, f),
                                      .arrived_us = r->now_us,
+                                     .priority = r->s->clients.sizes ? (int32_t)size_ms(r, f) : q->priority,
                                      .tenant = {.id = q->tenant},
                                      .job = job_of(r, e.request),
                                      .slo = slo_of(&o->slo)};

@@ -121,10 +121,7 @@ void life_begin(scheduler *s, const scheduler_request *r) {
 
 /* Its turn is taken before it has cost anything. */
 static void lend(scheduler *s, uint32_t index) {
-    step_load rest = {0};
-    if (!s->tenants.turns) return;
-    step_load_add_prefill(&rest, &s->config.model, s->records[index].cached, s->sequences[index].known, 0, s->config.model.op_count);
-    s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)step_model_predict_us(&s->steps, &rest));
+    if (s->tenants.turns) s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)prompt_us(s, index));
 }
 
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at) {
@@ -204,6 +201,8 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     const uint32_t of = s->records[index].job;
     learn_length(s, index, finished);
     if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);
+    if (of != NO_JOB && finished && s->records[index].request.job.last_step)
+        length_model_learn(&s->turns, 0, s->jobs.all[of].turns, true);
     if (finished) retain_turn(s, index);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);

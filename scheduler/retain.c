@@ -229,6 +229,7 @@ bool scheduler_end_job(scheduler *s, uint64_t now_us, uint64_t id) {
     if (index == NO_JOB) return false;
     retain_drop(s, index);
     if (s->jobs.all[index].live > 0) return true; /* what still runs goes on, and may be pinned again */
+    length_model_learn(&s->turns, 0, s->jobs.all[index].turns, true);
     if (s->retain.pins[index].job == id && s->retain.pins[index].turns > 0)
         return_model_job(&s->retain.returns, s->retain.pins[index].turns);
     s->retain.pins[index] = (pin){.tail = NO_PAGE};

@@ -39,6 +39,7 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
+    length_model_init(&s->turns, 0, m);
     forecast_init(&s->forecast, running + 1, c->page_tokens, m);
     s->expected = carve(m, running, sizeof *s->expected);
     step_model_init(&s->steps, &s->config.model);

@@ -37,7 +37,8 @@ typedef struct {
     uint64_t ttft_us;     /* first token, after arrival */
     uint64_t tbt_us;      /* each token, after the one before */
     uint64_t deadline_us; /* whole answer, after arrival */
-    double   value;       /* of an answer in time, beside others; 0: 1 */
+    uint64_t job_deadline_us; /* the last answer of its job, after the job's first request came */
+    double   value;           /* of an answer in time, or of a job, beside others; 0: 1 */
 } request_slo;
 
 typedef struct {

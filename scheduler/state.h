@@ -71,7 +71,8 @@ typedef struct {
     uint32_t waiting;        /* of them */
     uint32_t oldest, newest; /* of all who are no elders, by since when; NO_SEQUENCE */
     uint32_t elder;          /* the one who waits; NO_SEQUENCE */
-    uint32_t passed;         /* somebody older, since the last one came in: how many; < ELDER_EVERY */
+    uint32_t passed;         /* somebody older, since the last one came in: how many; < ELDER_MOST */
+    uint64_t passed_us;      /* device time that they had */
 } line;
 
 /* The running sequences of one kind, sorted. */
@@ -138,6 +139,7 @@ struct scheduler {
     tenant_table  tenants;
     step_model    steps;
     length_model  lengths;
+    length_model  turns; /* of jobs that are known to be over: a job is as long as an answer is */
     forecast      forecast;
     uint32_t     *expected; /* [running_max]: the running, by how long they are predicted to live */
     uint32_t      expected_count;
@@ -177,6 +179,7 @@ void line_rank_due(scheduler *s);                     /* asks anew about those w
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by turn of their tenants, rank, and arrival */
 void line_check(const scheduler *s);
 
+uint64_t prompt_us(const scheduler *s, uint32_t index); /* what the rest of its prompt is predicted to take; 0: unknown */
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us); /* stop.c */
 
 /* ---- outlook.c: the worst moment to come, where admission asks for it ---- */
