@@ -43,7 +43,7 @@ NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUD
 CUDA_FILES  = $(wildcard kernels/cuda/*.cu)
 CUDA_OBJECT = $(if $(and $(NVCC),$(CUDA_FILES),$(filter release,$(MODE))),$(BUILD)/penstock-cuda.so)
 EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/object.cu,$(CUDA_FILES)) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
-CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -x c++
+CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -x c++
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
 BENCH_TOOL = agenda answer ask_server client cmd_compare cmd_replay compare compare_html compare_report grid lines pass_cost \

@@ -43,5 +43,10 @@ typedef struct {
     uint32_t grid[3], threads, shared_bytes;
 } cuda_shape;
 
+/* What an operator must do at the least, for benches: bytes of device memory read or written once, and operations. */
+typedef struct {
+    double bytes, flops;
+} cuda_cost;
+
 /* Work is launched into a queue and done in its order. */
 typedef struct cuda_queue cuda_queue;
