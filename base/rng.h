@@ -5,11 +5,13 @@
 #pragma once
 #include <stdint.h>
 
+#include "base/both.h"
+
 typedef struct {
     uint32_t word[4];
 } rng_block;
 
-static inline rng_block rng_philox(uint64_t seed, uint64_t stream, uint64_t counter) {
+BOTH rng_block rng_philox(uint64_t seed, uint64_t stream, uint64_t counter) {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
     for (int round = 0; round < 10; round++) {
@@ -22,11 +24,11 @@ static inline rng_block rng_philox(uint64_t seed, uint64_t stream, uint64_t coun
 }
 
 /* 64 bits; and a float in [0, 1) with 24 random bits. */
-static inline uint64_t rng_u64(uint64_t seed, uint64_t stream, uint64_t counter) {
+BOTH uint64_t rng_u64(uint64_t seed, uint64_t stream, uint64_t counter) {
     rng_block b = rng_philox(seed, stream, counter);
     return (uint64_t)b.word[1] << 32 | b.word[0];
 }
-static inline float rng_unit(uint64_t seed, uint64_t stream, uint64_t counter) {
+BOTH float rng_unit(uint64_t seed, uint64_t stream, uint64_t counter) {
     return (float)(rng_philox(seed, stream, counter).word[0] >> 8) * 0x1p-24f;
 }
 

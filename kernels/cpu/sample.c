@@ -161,7 +161,10 @@ static cut find_cut(const sample_work *w, search s) {
     /* what is left is equal, and weighs the same */
     uint64_t each = w->bins[b].mass / w->bins[b].count, missing = s.mass > above.mass ? s.mass - above.mass : 0;
     uint32_t equal = s.count - above.count;
-    if (each > 0 && (missing + each - 1) / each < equal) equal = (uint32_t)((missing + each - 1) / each);
+    if (each > 0) {
+        uint64_t needed = missing / each + (missing % each != 0);
+        if (needed < equal) equal = (uint32_t)needed;
+    }
     return (cut){key, equal < 1 ? 1 : equal};
 }
 

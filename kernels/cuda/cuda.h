@@ -26,17 +26,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/both.h"
+
 #ifdef __cplusplus
 #define CUDA_C extern "C"
 #else
 #define CUDA_C
-#endif
-
-/* For small functions that host and device share. */
-#ifdef __CUDACC__
-#define BOTH static inline __host__ __device__
-#else
-#define BOTH static inline
 #endif
 
 typedef struct {

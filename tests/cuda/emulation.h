@@ -305,6 +305,12 @@ template <class T> static inline T atomicMin(T *p, T x) {
     if (x < old) *p = x;
     return old;
 }
+template <class T> static inline T atomicOr(T *p, T x) {
+    emulated_maybe_yield();
+    T old = *p;
+    *p |= x;
+    return old;
+}
 template <class T> static inline T atomicExch(T *p, T x) {
     emulated_maybe_yield();
     T old = *p;

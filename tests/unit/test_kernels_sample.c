@@ -128,6 +128,10 @@ static void ties_enter_a_cut_in_order_of_id(void **state) {
     a.temperature = 100;
     for (a.draw = 0; a.draw < 400; a.draw++) seen[sample(&s, &a).token] = true;
     for (int i = 0; i < 50; i++) assert_int_equal(seen[i], i < 5 || i == 30 || i == 31);
+    memset(seen, 0, sizeof seen);
+    a.top_k = 2; /* nothing is above the equals */
+    for (a.draw = 0; a.draw < 400; a.draw++) seen[sample(&s, &a).token] = true;
+    for (int i = 0; i < 50; i++) assert_int_equal(seen[i], i == 30 || i == 31);
     close_sampler(&s);
 }
 
