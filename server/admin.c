@@ -199,6 +199,7 @@ bool admin_request(service *sv, http_conn *c) {
     if (route == OTHER_METHOD) fault_set(&a.fault, FAULT_METHOD, NULL, "This path is asked in another way.");
     else routes[route].act(&a);
     if (a.fault.kind) buf_clear(&out), fault_write(&a.fault, &out);
+    api_name(sv, c);
     http_answer(c, &(http_reply){a.fault.kind ? fault_status(&a.fault) : 200,
                                  a.fault.kind ? "application/json" : routes[route].type, NULL, out.data, out.size});
     buf_free(&out), buf_free(&body);

@@ -14,31 +14,27 @@
 enum { PAGE_MAX_BYTES = 4 << 20 };
 
 /* ---- answers without a body to read ---- */
+void api_name(void *sv, http_conn *c) {
+    char id[REQUEST_ID_SIZE];
+    request_id_choose(sv, c, id);
+    buf_str(&c->headers, "X-Request-Id: "), buf_str(&c->headers, id), buf_str(&c->headers, "\r\n");
+}
+
 static void answer(service *sv, http_conn *c, const http_reply *r) {
     sv->metrics.count.answers[r->status / 100]++;
+    api_name(sv, c);
     http_answer(c, r);
 }
 
-static void write_id(service *sv, const http_conn *c, buf *headers) {
-    char id[REQUEST_ID_SIZE];
-    request_id_choose(sv, c, id);
-    buf_str(headers, "X-Request-Id: "), buf_str(headers, id), buf_str(headers, "\r\n");
-}
-
 static void answer_json(service *sv, http_conn *c, int status, const buf *json) {
-    buf headers;
-    buf_init(&headers, 1024);
-    write_id(sv, c, &headers);
-    if (status == 503) buf_str(&headers, "Retry-After: 1\r\n");
-    answer(sv, c, &(http_reply){status, "application/json", headers.data, json->data, json->size});
-    buf_free(&headers);
+    answer(sv, c,
+           &(http_reply){status, "application/json", status == 503 ? "Retry-After: 1\r\n" : NULL, json->data, json->size});
 }
 
 /* `more`: header lines of its own, or NULL. */
 static void answer_fault(service *sv, http_conn *c, const fault *f, const char *more) {
     buf json, headers;
     buf_init(&json, 8192), buf_init(&headers, 1024);
-    write_id(sv, c, &headers);
     fault_headers(f, &headers);
     if (more) buf_str(&headers, more);
     fault_write(f, &json);

@@ -25,7 +25,7 @@ static bool take_id(char id[REQUEST_ID_SIZE], const char *given, size_t n) {
 }
 
 void exchange_rename(exchange *x, const char *id) {
-    if (id && !x->named) x->named = take_id(x->id, id, strlen(id));
+    if (*id && !x->named) x->named = take_id(x->id, id, strlen(id));
 }
 
 bool request_id_choose(service *sv, const http_conn *c, char id[REQUEST_ID_SIZE]) {
@@ -222,8 +222,8 @@ void exchange_release(exchange *x) {
     x->service->metrics.count.exchanges--;
     *x->link = x->next;
     if (x->next) x->next->link = x->link;
-    if (x->tenant && x->entered) tenant_leave(x->tenant);
     x->kind->destroy(x);
+    if (x->tenant && x->entered) tenant_leave(x->tenant);
     buf_free(&x->body);
     free(x->fault);
     free(x);

@@ -41,7 +41,7 @@ const fault_row fault_rows[FAULT_COUNT] = {
     [FAULT_MEDIA] = {415, "invalid_request_error", NULL, false, "a body that says it is not JSON; saying nothing is fine"},
     [FAULT_OVERLOADED] = {503, "server_error", "overloaded", true, "the queue is full: nothing was begun"},
     [FAULT_DEADLINE] = {504, "server_error", "deadline_exceeded", false,
-                        "`slo.deadline_ms` passed before the first token"},
+                        "`slo.deadline_ms` passed before the answer was complete; of a stream it is the last event"},
     [FAULT_DRAINING] = {503, "server_error", "draining", true, "the server is shutting down"},
     [FAULT_PAUSED] = {503, "server_error", "paused", true, "the operator has new requests turned away for a while"},
     [FAULT_ABORTED] = {503, "server_error", "aborted", false, "the operator ended this request"},

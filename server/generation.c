@@ -93,8 +93,42 @@ static void free_scores(prompt_scores *s) {
     free(s);
 }
 
+/* ---- the tenant's tokens per minute ---- */
+static uint64_t prompt_tokens(const generation *g) {
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < g->prompt_count; i++) tokens += g->prompts[i].count;
+    return tokens;
+}
+
+/* What all choices may draw, where that was said; else it is charged as it is drawn. */
+static uint64_t answer_tokens_max(const generation *g) {
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; g->answer.sized && i < g->prompt_count; i++)
+        tokens += (uint64_t)g->prompts[i].output_tokens_max * g->choices_per_prompt;
+    return tokens;
+}
+
+static bool reserve_tokens(generation *g) {
+    fault f = {0};
+    if (!g->base.tenant) return true;
+    if (tenant_reserve(g->base.tenant, prompt_tokens(g) + answer_tokens_max(g), clock_us(), &f) < 0)
+        return *exchange_fault(&g->base) = f, false;
+    return g->reserved = true;
+}
+
+/* `begun`: the prompts were used up. */
+static void give_tokens_back(generation *g, bool begun) {
+    if (!g->reserved) return;
+    uint64_t unused = answer_tokens_max(g) + (begun ? 0 : prompt_tokens(g));
+    for (uint32_t i = 0; g->answer.sized && !g->only_echo && i < g->choice_count; i++)
+        unused -= g->choices[i].text.token_count;
+    tenant_give_back(g->base.tenant, unused);
+    g->reserved = false;
+}
+
 void generation_destroy(exchange *x) {
     generation *g = generation_of(x);
+    give_tokens_back(g, true);
     for (uint32_t i = 0; i < g->choice_count; i++) choice_free(&g->choices[i].text), free(g->choices[i].ledger);
     for (uint32_t i = 0; i < g->prompt_count; i++) {
         generation_prompt *p = &g->prompts[i];
@@ -150,9 +184,7 @@ static bool generation_admit(exchange *x) { return queue_takes(x, 1, 1, INT32_MI
 
 /* All its choices, or none, and before anything is answered. */
 static bool queue_takes_all(generation *g) {
-    uint64_t tokens = 0;
-    for (uint32_t i = 0; i < g->choice_count; i++) tokens += g->prompts[g->choices[i].prompt].count;
-    return queue_takes(&g->base, g->choice_count, tokens, g->priority);
+    return queue_takes(&g->base, g->choice_count, prompt_tokens(g) * g->choices_per_prompt, g->priority);
 }
 
 static void submit_failed(generation *g, const error *err) {
@@ -268,23 +300,27 @@ static void generation_finish(exchange *x) {
     error       err = {0};
     uint32_t    count = g->prompt_count * g->choices_per_prompt;
     bool        nothing = g->only_echo && !g->prompts[0].scores;
+    exchange_rename(x, g->asked->id);
     if (is_too_late(g)) {
         fault_set(exchange_fault(x), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the request began.",
                   g->slo.deadline_ms);
         return exchange_refuse(x);
     }
+    if (!reserve_tokens(g)) return exchange_refuse(x);
     make_choices(g);
     if (!nothing && !queue_takes_all(g)) {
+        give_tokens_back(g, false);
         fail(g);
         return generation_release_if_done(g);
     }
     for (uint32_t i = 0; i < count && !err.code && !nothing; i++) submit_choice(g, i, &err);
     if (err.code) {
         submit_failed(g, &err);
+        give_tokens_back(g, false);
         fail(g);
         return generation_release_if_done(g);
     }
-    for (uint32_t i = 0; x->tenant && i < g->prompt_count; i++) tenant_charge(x->tenant, g->prompts[i].count);
+    if (x->tenant) tenant_use(x->tenant, prompt_tokens(g));
     metrics_observe(&sv->metrics, HIST_N, (double)g->asked->params.n);
     metrics_observe(&sv->metrics, HIST_MAX_TOKENS, g->prompts[0].output_tokens_max);
     sv->metrics.count.unknown_parameters += g->asked->params.unknown_count;
@@ -396,7 +432,7 @@ void generation_event(service *sv, const engine_event *e) {
     if (e->has_token && index % g->choices_per_prompt == 0) g->prompts[k->prompt].scores_in = true;
     if (e->has_token && was_open && !g->only_echo) {
         observe_token(sv, g, k);
-        if (g->base.tenant) tenant_charge(g->base.tenant, 1);
+        if (g->base.tenant) (g->answer.sized ? tenant_use : tenant_charge)(g->base.tenant, 1);
         if (choice_take(&k->text, &e->token, !e->token_is_stop) && !e->finished) engine_cancel(sv->engine, e->id);
     }
     if (e->finished) {
@@ -416,19 +452,12 @@ void generation_event(service *sv, const engine_event *e) {
     generation_release_if_done(g);
 }
 
-/* Whose deadline passed before their first token: what could be computed for them now is of no use to anybody. */
-static bool is_past_hope(const generation *g) {
-    if (!g->base.conn || g->base.fault || !is_too_late(g)) return false;
-    for (uint32_t i = 0; i < g->choice_count; i++)
-        if (g->choices[i].first_us) return false;
-    return true;
-}
-
+/* Whose deadline passed: what could be computed for them now is of no use to anybody. */
 void generation_expire(service *sv) {
     for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
         generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
-        if (!g || !is_past_hope(g)) continue;
-        fault_set(exchange_fault(&g->base), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the first token.",
+        if (!g || !g->base.conn || g->base.fault || !is_too_late(g)) continue;
+        fault_set(exchange_fault(&g->base), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the answer was complete.",
                   g->slo.deadline_ms);
         listener_touch(g->base.conn);
         fail(g); /* it is released when the engine has let go of it */

@@ -36,13 +36,15 @@ typedef struct {
 typedef struct {
     request_params params;
     sampling       sampling;           /* seed of choice 0; without bias arrays */
-    uint64_t       tenant, cache_salt; /* hashes; 0: none */
+    uint64_t       tenant, cache_salt;  /* hashes; 0: none */
+    char           id[REQUEST_ID_SIZE]; /* what the body calls it; "": nothing */
 } generation_asked;
 
 /* What the body says of the answer's shape: all of it that is kept. */
 typedef struct {
     uint32_t n;
-    bool     stream, echo, timings, reasoning, usage, usage_each, prompt_logprobs;
+    bool     stream, echo, timings, reasoning, usage, usage_each, prompt_logprobs, kv_transfer;
+    bool     sized; /* the client says how long it may be */
     int8_t   echo_tops; /* alternatives beside each token in the older shape of log-probabilities; -1: none were asked for */
 } answer_shape;
 
@@ -57,6 +59,7 @@ struct generation {
     const char       *tier;      /* that is served; NULL: none was asked for */
     char             *metadata;  /* owned; JSON for the log; NULL */
     bool              only_echo; /* max_tokens is 0: nothing is drawn that anybody sees */
+    bool              reserved;  /* the tenant's account has given what the answer may use */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */

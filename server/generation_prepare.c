@@ -1,6 +1,7 @@
 /* server/generation_prepare.c: the body of a request for text made into token ids and limits. May run on a worker: it reads
  * only what does not change while the daemon serves. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -266,6 +267,8 @@ static void fill_shape(generation *g) {
                                .usage = p->include_usage,
                                .usage_each = p->usage_each,
                                .prompt_logprobs = p->prompt_logprobs >= 0,
+                               .kv_transfer = p->kv_transfer,
+                               .sized = asked_tokens(g) >= 0,
                                .echo_tops = (int8_t)p->legacy_logprobs};
 }
 
@@ -330,7 +333,7 @@ static void fill_identity(generation *g) {
     const char           *user = p->user && *p->user ? p->user : p->safety_identifier;
     g->asked->tenant = x->tenant ? x->tenant->id : user && *user ? hash_string(user, TENANT_SEED) : x->fairness;
     g->asked->cache_salt = tenant_cache_salt(x->tenant, p->cache_salt);
-    exchange_rename(x, p->request_id);
+    if (p->request_id) snprintf(g->asked->id, sizeof g->asked->id, "%s", p->request_id);
     if (p->metadata) g->metadata = metadata_of(p->metadata);
 }
 

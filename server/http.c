@@ -306,6 +306,7 @@ static void refuse(http_conn *c, int status, const char *code, const char *reaso
                      toupper((unsigned char)reason[0]), reason + 1, type, mark, code ? code : "null", mark);
     c->close_after = true;
     c->head_only = false;
+    if (c->server->refusing) c->server->refusing(c->server->owner, c);
     const char *retry = status == 503 || status == 429 ? "Retry-After: 1\r\nx-should-retry: true\r\n" : NULL;
     http_answer(c, &(http_reply){status, "application/json", retry, body, (size_t)n});
 }

@@ -133,6 +133,31 @@ void tenant_leave(tenant *t) {
     tenant_release(t);
 }
 
+int tenant_reserve(tenant *t, uint64_t tokens, uint64_t now_us, fault *f) {
+    account *a = t->account;
+    if (!t->tokens_per_minute) return 0;
+    refill(t, now_us);
+    double need = (double)tokens < t->tokens_per_minute ? (double)tokens : t->tokens_per_minute;
+    if (a->tokens < need) {
+        double s = wait_s(t, need);
+        a->refused++;
+        fault_set(f, FAULT_LIMIT, NULL,
+                  "%s has %.0f tokens left of the %u per minute that its key allows, and this request may need %llu (prompt "
+                  "and max_tokens); try again in %.1f s.",
+                  t->name, a->tokens > 0 ? a->tokens : 0, t->tokens_per_minute, (unsigned long long)tokens, s);
+        f->retry_after_s = s < RETRY_AFTER_MAX_S ? (uint32_t)s + 1 : RETRY_AFTER_MAX_S;
+        return -1;
+    }
+    a->tokens -= (double)tokens;
+    return 0;
+}
+
+void tenant_use(tenant *t, uint64_t tokens) { t->account->charged += tokens; }
+
+void tenant_give_back(tenant *t, uint64_t tokens) {
+    if (t->tokens_per_minute) t->account->tokens += (double)tokens;
+}
+
 void tenant_charge(tenant *t, uint64_t tokens) {
     t->account->charged += tokens;
     if (t->tokens_per_minute) t->account->tokens -= (double)tokens;

@@ -42,6 +42,7 @@ typedef struct {
     slo_params slo;
     double     expected_gap_ms, ttl_ms; /* negative: not given */
     bool       last_step;
+    bool       kv_transfer;                            /* kv_transfer_params is there */
     bool       include_usage, usage_each, obfuscation; /* stream_options */
     bool       has_stream_options;
 

@@ -250,6 +250,12 @@ static int read_documents(request_params *p, const cJSON *value, const param_row
     return 0;
 }
 
+static int read_kv_transfer(request_params *p, const cJSON *value, const param_row *row, fault *f) {
+    if (!cJSON_IsObject(value)) return param_wrong_type(f, row->name, "an object");
+    p->kv_transfer = true;
+    return 0;
+}
+
 /* What is not offered, where saying so changes nothing. */
 static int read_never(request_params *p, const cJSON *value, const param_row *row, fault *f) {
     (void)p;
@@ -415,6 +421,7 @@ const param_shape shape_metadata = {read_metadata,
                                     "{\"type\":\"object\",\"maxProperties\":16,\"propertyNames\":{\"maxLength\":64},"
                                     "\"additionalProperties\":{\"type\":\"string\",\"maxLength\":512}}"};
 const param_shape shape_documents = {read_documents, "{\"type\":\"array\",\"items\":{\"type\":\"object\"}}"};
+const param_shape shape_kv_transfer = {read_kv_transfer, "{\"type\":\"object\"}"};
 const param_shape shape_never = {read_never, "{\"const\":false}"};
 const param_shape shape_template_kwargs = {
     read_template_kwargs,

@@ -4,6 +4,14 @@
 #include <string.h>
 #include <time.h>
 
+/* Where a prompt may be longer than the context (it is only counted, or cut afterwards), it is looked at up to here: so that
+ * no body is answered with many times its size. */
+static uint32_t most_tokens(const service *sv, uint32_t tokens_max) {
+    enum { CONTEXTS = 8, AT_LEAST = 1 << 20 };
+    uint64_t most = (uint64_t)CONTEXTS * sv->context_max;
+    return tokens_max ? tokens_max : most > UINT32_MAX ? UINT32_MAX : most > AT_LEAST ? (uint32_t)most : AT_LEAST;
+}
+
 int prompt_too_long(const service *sv, const char *param, const char *at_least, uint64_t tokens, fault *f) {
     return fault_set(f, FAULT_CONTEXT, param,
                      "This model's maximum context length is %u tokens. However, your %s resulted in %s%" PRIu64
@@ -24,6 +32,9 @@ static int tokenizer_missing(fault *f, const char *param) {
 
 static int encoded(const service *sv, int code, const char *param, const token_ids *ids, const error *err, fault *f) {
     if (code == OK) return 0;
+    if (code == ERR_TOO_LARGE && ids->max > sv->context_max)
+        return fault_set(f, FAULT_CONTEXT, param, "Your %s has more than %zu tokens; no more are looked at in one request.",
+                         param, ids->max);
     if (code == ERR_TOO_LARGE && ids->max) return prompt_too_long(sv, param, "at least ", (uint64_t)ids->max + 1, f);
     bool theirs = code == ERR_INVALID || code == ERR_TOO_LARGE || code == ERR_UNSUPPORTED;
     return fault_set(f, theirs ? FAULT_INVALID : FAULT_INTERNAL, param, "%.400s.", err->text);
@@ -64,7 +75,7 @@ int prompt_of_messages(const service *sv, const request_params *p, cJSON *body, 
     rename_reasoning(p->messages);
     move_item(body, p->messages, context);
     move_item(body, p->documents, context);
-    out->max = tokens_max;
+    out->max = most_tokens(sv, tokens_max);
     int code = chat_encode(sv->chat, sv->tokenizer, context, time(NULL), out, &err);
     cJSON_Delete(context);
     return encoded(sv, code, "messages", out, &err, f);
@@ -74,7 +85,7 @@ int prompt_of_text(const service *sv, const request_params *p, const char *text,
                    fault *f) {
     error err = {0};
     if (!sv->tokenizer) return tokenizer_missing(f, "prompt");
-    out->max = tokens_max;
+    out->max = most_tokens(sv, tokens_max);
     int code = tokenizer_encode(sv->tokenizer, text, strlen(text), p->add_special ? TOKENIZE_BOS : 0, out, &err);
     return encoded(sv, code, "prompt", out, &err, f);
 }

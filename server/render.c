@@ -39,6 +39,7 @@ static void finish(exchange *x) {
     generation *g = generation_of(x);
     bool        chat = x->kind->endpoint == ENDPOINT_CHAT;
     buf         json;
+    exchange_rename(x, g->asked->id);
     buf_init(&json, RENDERED_MAX_BYTES);
     if (!chat) buf_char(&json, '[');
     for (uint32_t i = 0; i < g->prompt_count; i++) {

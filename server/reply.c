@@ -400,6 +400,7 @@ void reply_whole(generation *g) {
     buf_str(&json, "],\"usage\":");
     write_usage(g, &json);
     if (is_chat(g)) reply_prompt_ids(g, &g->choices[0], &json), reply_prompt_scores(g, &g->choices[0], &json);
+    if (g->answer.kv_transfer) buf_str(&json, ",\"kv_transfer_params\":null");
     write_timings(g, &json);
     buf_char(&json, '}');
     if (buf_overflowed(&json)) {

@@ -131,13 +131,14 @@ void   exchange_refuse(exchange *x);                              /* answers x->
 void   exchange_release(exchange *x);                             /* the last thing done with it */
 /* The daemon ends it, FAULT_DRAINING or FAULT_ABORTED: its client is told, and the engine's work on it given up. */
 void exchange_end(exchange *x, fault_kind kind);
-void exchange_rename(exchange *x, const char *id); /* where the client named it in the body and not in a header */
+/* Where the client named it in the body and not in a header; "": it did not. On the I/O thread, where the operator looks. */
+void exchange_rename(exchange *x, const char *id);
 /* Extra header lines of an answer: request id, and what x's fault asks for. */
 void exchange_headers(const exchange *x, buf *out);
 
 /* ---- generations (generation.c) ---- */
 void generation_event(service *sv, const engine_event *e);
-void generation_expire(service *sv);  /* ends those whose deadline passed before anything came; a few times a second */
+void generation_expire(service *sv);  /* ends those whose deadline passed; a few times a second */
 void generation_drained(exchange *x); /* the client has taken all it was sent: text that waited goes out */
 
 void generation_end(exchange *x, fault_kind kind);      /* exchange_end's part of it */
@@ -148,6 +149,7 @@ bool admin_request(service *sv, http_conn *c); /* false: not one of its paths */
 
 /* ---- routes (api.c) ---- */
 bool api_admit(void *sv, http_conn *c); /* false: answered, for want of a key */
+void api_name(void *sv, http_conn *c);  /* has its answer carry X-Request-Id: answers without an exchange */
 void api_request(void *sv, http_conn *c);
 void api_gone(void *sv, http_conn *c);
 void api_drained(void *sv, http_conn *c);

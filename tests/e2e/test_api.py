@@ -8,6 +8,7 @@ import urllib.error
 import pytest
 
 from asking import call, events, refusal
+from wire import dial, read_until
 
 STORIES = (pathlib.Path(os.environ.get("PENSTOCK_SHARED", pathlib.Path(__file__).resolve().parents[3] / "shared")) /
            "models/stories260K")
@@ -215,6 +216,28 @@ def test_every_answer_carries_the_request_id(scripted):
         assert call(scripted, path, body, {"X-Request-Id": "my-id.1"})[1]["x-request-id"] == "my-id.1"
         made = {call(scripted, path, body, {"X-Request-Id": bad})[1]["x-request-id"] for bad in ("", 'a"b', "x" * 129)}
         assert len(made) == 3 and all(re.fullmatch("[0-9a-f]{24}", id) for id in made)
+    for path in ("/metrics", "/", "/version", "/openapi.json", "/v1/models", "/v1/models/none"):
+        with dial(scripted) as connection:
+            connection.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\n\r\n" % path.encode())
+            assert b"\r\nX-Request-Id: mine\r\n" in read_until(connection, b"\r\n\r\n"), path
+
+
+def test_a_transfer_of_keys_and_values_is_answered_with_null(scripted):
+    """What llm-d sends to a prefill server: nothing is transferred, and the router hears so."""
+    body = {"prompt": "x", "max_tokens": 1, "kv_transfer_params": {"do_remote_decode": True, "do_remote_prefill": False}}
+    answer = call(scripted, "/v1/completions", body)[2]
+    assert answer["kv_transfer_params"] is None and answer["choices"][0]["text"]
+    assert "kv_transfer_params" not in call(scripted, "/v1/completions", {"prompt": "x", "max_tokens": 1})[2]
+    assert refusal(scripted, "/v1/completions", {**body, "kv_transfer_params": 1})["code"] == "invalid_type"
+
+
+def test_a_text_beyond_all_use_is_not_counted_to_its_end(scripted):
+    """No body is answered with many times its size: what is looked at is bounded, also where the context is not."""
+    text = "ab cd " * 60_000
+    assert call(scripted, "/tokenize", {"prompt": text})[2]["count"] > 2048  # a count beyond the context is an answer
+    for path, body in (("/tokenize", {"prompt": text * 6}), ("/tokenize", {"messages": [{"role": "user", "content": text * 6}]}),
+                       ("/v1/completions/render", {"prompt": text * 6, "truncate_prompt_tokens": 10})):
+        assert refusal(scripted, path, body)["code"] == "context_length_exceeded"
 
 
 def test_a_request_can_be_named_in_its_body(scripted):

@@ -68,7 +68,7 @@ def test_what_is_no_proper_request_is_refused_in_openais_shape(scripted, request
         request_bytes += bytes(range(256))
     answer = talk(scripted, request_bytes)
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
-    assert b"Connection: close\r\n" in answer
+    assert b"Connection: close\r\n" in answer and b"\r\nX-Request-Id: " in answer
     error = json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
@@ -85,7 +85,10 @@ def test_a_request_id_is_repeated_if_it_can_be(scripted):
         connection.sendall(post("/v1/completions", body, b'X-Request-Id: "<b>"\r\n'))
         made = read_answer(connection)[1]["x-request-id"]
         assert re.fullmatch("[0-9a-f]+", made)
-    assert "Req.42-a:b" in scripted.log
+        assert "Req.42-a:b" in scripted.log
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX-Request-Id: huge\r\nContent-Length: 99999999999\r\n\r\n")
+        status, headers, *_ = read_answer(connection)  # refused before any handler sees it
+        assert status == 413 and headers["x-request-id"] == "huge"
 
 
 def test_a_stream_is_well_formed_to_the_last_byte(scripted):

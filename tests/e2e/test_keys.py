@@ -122,6 +122,23 @@ def test_tokens_of_a_minute_run_out(keyed):
     assert headers["x-ratelimit-remaining-tokens"] == "0"
 
 
+def test_what_a_request_may_use_is_reserved_and_the_rest_given_back(start_daemon, standin, tmp_path):
+    key = "sk-rich-0123456789"
+    (tmp_path / "keys").write_text(f"rich {digest(key)} tokens-per-minute=600\n")
+    daemon = start_daemon("--api-keys", tmp_path / "keys", model=standin)
+
+    def left(max_tokens, status=200):
+        answer = ask(daemon, "/v1/completions", key, {"prompt": [5, 6], "max_tokens": max_tokens, "stop": "m"})
+        assert answer[0] == status, answer
+        return int(answer[1]["x-ratelimit-remaining-tokens"])
+
+    left(590)  # which is told before it is over, and then gives back nearly all
+    assert left(10) > 500
+    assert left(2000, 429) > 500  # more than a minute's worth: not before the account is full
+    refused = json.loads(ask(daemon, "/v1/completions", key, {"prompt": [5, 6], "max_tokens": 2000})[2])["error"]
+    assert refused["code"] == "rate_limit_exceeded" and "2002" in refused["message"]
+
+
 def test_tenants_do_not_share_prefixes(keyed):
     prompt = {"prompt": "A long enough beginning that fills some pages of the cache. " * 12, "max_tokens": 1}
 

@@ -158,13 +158,15 @@ def test_a_device_that_fails_the_self_test_is_never_ready(manager):
 
 def test_the_watchdog_starves_when_the_engine_stands_still_though_the_loop_turns(manager):
     s = listening()
-    manager.start(*SIM, listen=[(s, "http")], environment={"PENSTOCK_FAULT": "freeze@5", "WATCHDOG_USEC": "1200000"})
+    manager.start(*SIM, "--stall-timeout", "0.5s", listen=[(s, "http")],
+                  environment={"PENSTOCK_FAULT": "freeze@5", "WATCHDOG_USEC": "1200000"})
     manager.wait_for("^READY=1$")
     manager.wait_for("^WATCHDOG=1$")
     client = socket.create_connection(s.getsockname())
     body = b'{"prompt":[1,2,3],"max_tokens":50,"ignore_eos":true}'
     client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    time.sleep(0.6)  # the last food of before
+    while get(s.getsockname(), "/live").startswith(b"HTTP/1.1 200"):  # which fails first
+        time.sleep(0.05)
     manager.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         while True:

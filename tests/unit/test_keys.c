@@ -185,6 +185,45 @@ static void tokens_come_back_with_time(void **state) {
     keys_free(k);
 }
 
+static void what_a_request_may_use_is_taken_before_and_the_rest_given_back(void **state) {
+    fault          f;
+    const uint64_t now_us = 1000000;
+    tenant_figures figures[2];
+    (void)state;
+    keys   *k = read_text("guest anyone tokens-per-minute=600\n");
+    tenant *t = find(k, NULL);
+    assert_int_equal(tenant_reserve(t, 400, now_us, &f), 0);
+    assert_int_equal(tenant_reserve(t, 300, now_us, &f), -1); /* though it may turn out to need less */
+    assert_int_equal(f.kind, FAULT_LIMIT);
+    assert_in_range(f.retry_after_s, 10, 11);
+    assert_int_equal(tenant_reserve(t, 200, now_us, &f), 0);
+    assert_int_equal(tenant_enter(t, now_us, &f), -1); /* nothing is left */
+    tenant_use(t, 150), tenant_give_back(t, 250);
+    assert_int_equal(tenant_reserve(t, 251, now_us, &f), -1);
+    assert_int_equal(tenant_reserve(t, 250, now_us, &f), 0);
+    keys_figures(k, figures, 2);
+    assert_int_equal(figures[0].tokens, 150); /* what was used, and no reserve */
+    keys_free(k);
+}
+
+static void more_than_a_minute_s_worth_waits_for_a_full_account_and_not_for_ever(void **state) {
+    fault          f;
+    const uint64_t now_us = 1000000;
+    (void)state;
+    keys   *k = read_text("guest anyone tokens-per-minute=600\n");
+    tenant *t = find(k, NULL);
+    tenant_enter(t, now_us, &f);
+    tenant_charge(t, 100);
+    assert_int_equal(tenant_reserve(t, 6000, now_us, &f), -1);
+    assert_int_equal(tenant_reserve(t, 6000, now_us + 10 * 1000000, &f), 0);
+    tenant_give_back(t, 6000);
+    tenant_leave(t);
+    keys_free(k);
+    k = read_text("rich anyone\n"); /* no bound */
+    assert_int_equal(tenant_reserve(find(k, NULL), UINT32_MAX, now_us, &f), 0);
+    keys_free(k);
+}
+
 static void an_idle_hour_earns_no_more_than_a_minute(void **state) {
     fault f;
     (void)state;
@@ -319,6 +358,8 @@ int main(void) {
         cmocka_unit_test(a_weak_or_unsendable_key_is_not_made_a_line),
         cmocka_unit_test(requests_at_once_are_bounded),
         cmocka_unit_test(tokens_come_back_with_time),
+        cmocka_unit_test(what_a_request_may_use_is_taken_before_and_the_rest_given_back),
+        cmocka_unit_test(more_than_a_minute_s_worth_waits_for_a_full_account_and_not_for_ever),
         cmocka_unit_test(an_idle_hour_earns_no_more_than_a_minute),
         cmocka_unit_test(clients_are_told_what_is_left),
         cmocka_unit_test(a_reload_forgives_no_debt_and_counts_on),

@@ -14,6 +14,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -340,6 +341,57 @@ static void who_waits_past_a_deadline_is_told_so(void **state) {
     stop();
 }
 
+static void an_answer_that_is_not_complete_at_its_deadline_is_an_error(void **state) {
+    (void)state;
+    configure();
+    fake.step_us = 2000;
+    start();
+    int streamed = dial();
+    send_post(streamed, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"stream\":true,\"max_tokens\":4000}");
+    const char *text =
+        post("/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"max_tokens\":4000}");
+    assert_memory_equal(text, "HTTP/1.1 504 ", 13);
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    text = read_all(streamed);
+    assert_memory_equal(text, "HTTP/1.1 200 ", 13);
+    assert_non_null(strstr(text, "\"content\":\"O")); /* it had begun */
+    assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
+    assert_null(strstr(text, "[DONE]"));
+    wait_until_nothing_runs();
+    assert_int_equal(fake.cancelled, 2);
+    stop();
+}
+
+/* What a request is called may be in its body, which a worker reads while the operator looks at all requests. */
+static void the_operator_may_look_while_workers_read(void **state) {
+    enum { BODY_BYTES = 200 << 10, ROUNDS = 10 };
+    static char body[BODY_BYTES + 256];
+    char        path[64];
+    (void)state;
+    configure();
+    snprintf(path, sizeof path, "/tmp/penstock-test-%d.sock", (int)getpid());
+    daemon_.config.admin_socket = path;
+    int n = snprintf(body, sizeof body, "{\"request_id\":\"named\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\","
+                                        "\"content\":\"");
+    memset(body + n, 'x', 3000);
+    strcpy(body + n + 3000, "\"}],\"metadata\":{}");
+    memset(body + strlen(body), ' ', BODY_BYTES - strlen(body));
+    strcpy(body + BODY_BYTES, "}");
+    start();
+    for (int i = 0; i < ROUNDS; i++) {
+        int                asking = dial(), operator = socket(AF_UNIX, SOCK_STREAM, 0);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+        assert_int_equal(connect(operator, (struct sockaddr *)&a, sizeof a), 0);
+        send_post(asking, "/v1/chat/completions", body);
+        for (int look = 0; look < 20; look++) send_text(operator, "GET /requests HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_non_null(strstr(read_all(asking), "X-Request-Id: named\r\n"));
+        send_text(operator, "GET /requests HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_non_null(strstr(read_all(operator), "{\"requests\":["));
+    }
+    stop();
+}
+
 static void what_a_model_thinks_is_a_member_of_its_own(void **state) {
     (void)state;
     configure();
@@ -565,6 +617,8 @@ int main(void) {
         cmocka_unit_test(a_full_queue_is_an_answer_before_any_200),
         cmocka_unit_test(what_a_request_says_of_itself_reaches_the_engine),
         cmocka_unit_test(who_waits_past_a_deadline_is_told_so),
+        cmocka_unit_test(an_answer_that_is_not_complete_at_its_deadline_is_an_error),
+        cmocka_unit_test(the_operator_may_look_while_workers_read),
         cmocka_unit_test(what_a_model_thinks_is_a_member_of_its_own),
         cmocka_unit_test(clients_that_leave_at_any_moment_leave_nothing_behind),
         cmocka_unit_test(a_reader_that_stops_reading_is_cut_off_within_its_bound),
