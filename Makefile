@@ -53,7 +53,7 @@ BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)
 
 # Each test, fuzz target and bench is a program of one file that links the whole library.
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
-THREADED   = $(filter $(addprefix %/test_,engine service health device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
+THREADED   = $(filter $(addprefix %/test_,engine service health log device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
 TEST_SOURCES = $(wildcard kernels/cuda/*.* tests/cuda/*.* tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])

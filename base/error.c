@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/utf8.h"
 
 static const struct {
@@ -60,5 +61,6 @@ void fatal_at(const char *file, int line, const char *format, ...) {
     va_end(args);
     fputc('\n', stderr);
     fflush(stderr);
+    log_flush(LOG_FLUSH_MS); /* what led to it */
     abort();
 }

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -87,29 +90,138 @@ static void append_visible(buf *line, const char *text) {
     buf_char(line, '\n');
 }
 
-void log_object(log_level level, const char *subsystem, const char *text, const char *json_members) {
-    if (!log_enabled(level)) return;
+static void format_line(buf *line, log_level level, const char *subsystem, const char *text, const char *json_members) {
     char when[40];
-    buf  line;
-    buf_init(&line, 64 << 10);
     stamp(when);
     bool to_journal = !log_path && is_journal(), json = atomic_load_explicit(&json_now, memory_order_relaxed);
-    if (to_journal) buf_printf(&line, "<%d>", syslog_priority[level]);
+    if (to_journal) buf_printf(line, "<%d>", syslog_priority[level]);
     if (json) {
-        buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"subsystem\":\"%s\",\"message\":", when, level_names[level],
+        buf_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"subsystem\":\"%s\",\"message\":", when, level_names[level],
                    subsystem);
-        json_quote(&line, text, strlen(text));
-        if (json_members && *json_members) buf_char(&line, ','), buf_str(&line, json_members);
-        buf_str(&line, "}\n");
+        json_quote(line, text, strlen(text));
+        if (json_members && *json_members) buf_char(line, ','), buf_str(line, json_members);
+        buf_str(line, "}\n");
     } else if (to_journal) {
-        buf_printf(&line, "%s: ", subsystem);
-        append_visible(&line, text);
+        buf_printf(line, "%s: ", subsystem);
+        append_visible(line, text);
     } else {
-        buf_printf(&line, "%s %-5s %s: ", when, level_names[level], subsystem);
-        append_visible(&line, text);
+        buf_printf(line, "%s %-5s %s: ", when, level_names[level], subsystem);
+        append_visible(line, text);
     }
-    if (line.size && write(log_fd, line.data, line.size) < 0) { /* nowhere left to complain */
+}
+
+static void write_all(const char *bytes, size_t n) {
+    while (n) {
+        ssize_t written = write(log_fd, bytes, n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0 && errno == EAGAIN && poll(&(struct pollfd){.fd = log_fd, .events = POLLOUT}, 1, -1) >= 0) continue;
+        if (written < 0) return; /* nowhere left to complain */
+        bytes += written, n -= (size_t)written;
     }
+}
+
+/* ---- in the background ---- */
+
+enum { WAITING_MAX_BYTES = 1 << 20 };
+
+static struct {
+    pthread_mutex_t lock; /* of all below; nothing is written under it */
+    pthread_cond_t  filled, emptied;
+    bool            runs, writes;
+    buf             waiting;
+    uint64_t        dropped, dropped_told; /* lines */
+} out = {.lock = PTHREAD_MUTEX_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER};
+
+/* What lies there, and after it how much of it is missing. */
+static void take_waiting(buf *taken) {
+    buf      empty = *taken;
+    uint64_t dropped = out.dropped - out.dropped_told;
+    buf_clear(&empty);
+    *taken = out.waiting, out.waiting = empty;
+    out.dropped_told = out.dropped;
+    if (!dropped) return;
+    char text[128];
+    snprintf(text, sizeof text, "%llu lines were dropped here: whoever reads the log did not keep up",
+             (unsigned long long)dropped);
+    taken->limit = 2 * WAITING_MAX_BYTES;
+    format_line(taken, LOG_WARN, "log", text, NULL);
+    taken->limit = WAITING_MAX_BYTES;
+}
+
+static void *write_for_ever(void *unused) {
+    buf      taken;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    pthread_setname_np(pthread_self(), "log");
+    buf_init(&taken, WAITING_MAX_BYTES);
+    pthread_mutex_lock(&out.lock);
+    for (;;) {
+        out.writes = false;
+        pthread_cond_broadcast(&out.emptied);
+        while (!out.waiting.size) pthread_cond_wait(&out.filled, &out.lock);
+        take_waiting(&taken);
+        out.writes = true;
+        pthread_mutex_unlock(&out.lock);
+        write_all(taken.data, taken.size);
+        pthread_mutex_lock(&out.lock);
+    }
+    return unused;
+}
+
+void log_start(void) {
+    pthread_condattr_t attributes;
+    pthread_t          thread;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&out.emptied, &attributes);
+    pthread_condattr_destroy(&attributes);
+    buf_init(&out.waiting, WAITING_MAX_BYTES);
+    if (pthread_create(&thread, NULL, write_for_ever, NULL) != 0) return; /* then whoever logs waits for it */
+    pthread_detach(thread);
+    pthread_mutex_lock(&out.lock);
+    out.runs = true;
+    pthread_mutex_unlock(&out.lock);
+}
+
+void log_flush(unsigned timeout_ms) {
+    struct timespec due;
+    clock_gettime(CLOCK_MONOTONIC, &due);
+    due.tv_sec += timeout_ms / 1000, due.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (due.tv_nsec >= 1000000000) due.tv_sec++, due.tv_nsec -= 1000000000;
+    pthread_mutex_lock(&out.lock);
+    while (out.runs && (out.waiting.size || out.writes))
+        if (pthread_cond_timedwait(&out.emptied, &out.lock, &due) != 0) break;
+    pthread_mutex_unlock(&out.lock);
+}
+
+uint64_t log_dropped(void) {
+    pthread_mutex_lock(&out.lock);
+    uint64_t dropped = out.dropped;
+    pthread_mutex_unlock(&out.lock);
+    return dropped;
+}
+
+/* Whether it is taken care of: kept or dropped. */
+static bool leave_to_thread(const buf *line) {
+    pthread_mutex_lock(&out.lock);
+    bool runs = out.runs;
+    if (runs && line->size > out.waiting.limit - out.waiting.size) {
+        out.dropped++;
+    } else if (runs) {
+        buf_append(&out.waiting, line->data, line->size);
+        pthread_cond_signal(&out.filled);
+    }
+    pthread_mutex_unlock(&out.lock);
+    return runs;
+}
+
+void log_object(log_level level, const char *subsystem, const char *text, const char *json_members) {
+    if (!log_enabled(level)) return;
+    buf line;
+    buf_init(&line, 64 << 10);
+    format_line(&line, level, subsystem, text, json_members);
+    if (!leave_to_thread(&line)) write_all(line.data, line.size);
     buf_free(&line);
 }
 

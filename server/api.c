@@ -71,7 +71,8 @@ static void fill_facts(service *sv, const engine_snapshot *s, health_state state
                            .connections = facts.connections,
                            .connections_accepted = facts.accepted,
                            .connections_refused = facts.turned_away,
-                           .malformed = sv->http.refused};
+                           .malformed = sv->http.refused,
+                           .log_dropped = log_dropped()};
     if (state != HEALTH_LOADING) {
         out->running_max = engine_scheduler_config(sv->engine)->running_max;
         out->waiting_max = engine_scheduler_config(sv->engine)->waiting_max;

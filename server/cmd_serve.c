@@ -195,7 +195,9 @@ static int run(options *o, settings *s, serve_flags *flags, int argc, char **arg
     code = settings_finish(s, &err);
     if (code == OK && s->log_file) code = log_open(s->log_file, &err);
     if (code == OK) code = settings_check_serving(s, &err);
+    if (code == OK) log_start();
     if (code == OK) code = serve(&(setting_source){o, s, argc, argv}, &err);
+    log_flush(LOG_FLUSH_MS); /* before the sentence that says how it ended */
     return code == OK ? 0 : command_failed("serve", &err);
 }
 

@@ -259,6 +259,7 @@ static void close_engine(service *sv) {
         const uint64_t now_us = clock_us();
         if (progress_stands_us(&sv->progress, &s, now_us) <= still_us && now_us - begin_us < STOP_US) continue;
         log_error("server", "the engine does not come to an end; the process ends without it");
+        log_flush(LOG_FLUSH_MS);
         _exit(error_exit_status(ERR_DEVICE));
     }
     engine_close(sv->engine);
