@@ -34,6 +34,17 @@ SOURCES = $(foreach d,$(FOLDERS),$(wildcard $d/*.c))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
+# kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into an object that the daemon opens (object.cu is its table); and
+# by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the last architecture serves later GPUs.
+CUDA_ARCHS ?= sm_80 sm_90a compute_90
+NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUDA_ARCHS),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
+              -Xptxas -v -Xcompiler -fPIC,-Wall,-Wextra,-ffp-contract=off -Werror all-warnings -I. -MMD -MP
+CUDA_FILES  = $(wildcard kernels/cuda/*.cu)
+CUDA_OBJECT = $(if $(and $(NVCC),$(CUDA_FILES),$(filter release,$(MODE))),$(BUILD)/penstock-cuda.so)
+EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/object.cu,$(CUDA_FILES)) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
+CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -x c++
+
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
 BENCH_TOOL = agenda answer ask_server client cmd_compare cmd_replay compare compare_html compare_report grid lines pass_cost \
              penstock_bench plot progress prompt record replay report report_html scrape shared_flags simulate sse stats trace \
@@ -45,11 +56,11 @@ UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
 THREADED   = $(filter $(addprefix %/test_,engine service health device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
-TEST_SOURCES = $(wildcard tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
+TEST_SOURCES = $(wildcard kernels/cuda/*.* tests/cuda/*.* tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
 
 MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-all: $(BUILD)/penstock $(BUILD)/penstock-bench ## build build/penstock and build/penstock-bench
+all: $(BUILD)/penstock $(BUILD)/penstock-bench $(CUDA_OBJECT) ## build build/penstock and build/penstock-bench (CUDA_ARCHS="sm_80 ...")
 
 serve: packages ## install what is missing, build, start the daemon on 127.0.0.1:8080 (ARGS="--port 9000 ...")
 	$(MAKE_ALL) $(BUILD)/penstock
@@ -131,6 +142,7 @@ $(BUILD)/penstock-bench: $(BUILD)/bench/penstock_bench.o $(BUILD)/libbench.a $(B
 
 $(BUILD)/libpenstock.a: $(LIBRARY)
 $(BUILD)/libbench.a: $(filter-out %/penstock_bench.o,$(BENCH_OBJECTS))
+$(BUILD)/libemulated.a: $(EMULATED)
 $(BUILD)/%.a:
 	@rm -f $@
 	$(call say,pack) ar rcs $@ $^
@@ -150,9 +162,22 @@ $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,cc  ) $(CC) $(CFLAGS) -w -c -o $@ $<
 
+$(BUILD)/emulated/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(call say,emul) $(CC) $(CXXFLAGS) -include tests/cuda/emulation.h -c -o $@ $<
+$(BUILD)/emulated/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	$(call say,emul) $(CC) $(CXXFLAGS) -c -o $@ $<
+$(BUILD)/cuda/%.o: %.cu Makefile scripts/nvcc.sh
+	@mkdir -p $(@D)
+	$(call say,nvcc) scripts/nvcc.sh $(NVCC) $(NVCCFLAGS) -c -o $@ $<
+$(BUILD)/penstock-cuda.so: $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o)
+	$(call say,nvcc) $(NVCC) -shared -o $@ $^
+
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+$(filter $(BUILD)/tests/unit/test_cuda_%,$(UNIT_TESTS)): $(BUILD)/libemulated.a
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
@@ -160,4 +185,4 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 
 .PHONY: all serve check unit asan tsan fuzz bench bench-sim lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
 .SECONDARY:
--include $(OBJECTS:.o=.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
+-include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

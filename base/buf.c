@@ -39,8 +39,14 @@ void buf_append(buf *b, const void *bytes, size_t n) {
     b->data[b->size] = 0;
 }
 
-void buf_str(buf *b, const char *s) { buf_append(b, s, strlen(s)); }
 void buf_char(buf *b, char c) { buf_append(b, &c, 1); }
+
+void buf_u64(buf *b, uint64_t value) {
+    char digits[20], *p = digits + sizeof digits;
+    do *--p = (char)('0' + value % 10);
+    while ((value /= 10) > 0);
+    buf_append(b, p, (size_t)(digits + sizeof digits - p));
+}
 
 void buf_printf(buf *b, const char *format, ...) {
     char    small[256];

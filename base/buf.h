@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct {
     char  *data; /* always NUL-terminated once anything was appended; owned */
@@ -14,12 +15,13 @@ typedef struct {
     bool   overflowed;
 } buf;
 
-void buf_init(buf *b, size_t limit); /* limit in bytes; nothing is allocated yet */
-void buf_free(buf *b);               /* may be called again */
-void buf_clear(buf *b);              /* keeps the memory, forgets overflow */
-void buf_append(buf *b, const void *bytes, size_t n);
-void buf_str(buf *b, const char *s);
-void buf_char(buf *b, char c);
-void buf_printf(buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void               buf_init(buf *b, size_t limit); /* limit in bytes; nothing is allocated yet */
+void               buf_free(buf *b);               /* may be called again */
+void               buf_clear(buf *b);              /* keeps the memory, forgets overflow */
+void               buf_append(buf *b, const void *bytes, size_t n);
+static inline void buf_str(buf *b, const char *s) { buf_append(b, s, strlen(s)); } /* of a literal the length is known */
+void               buf_char(buf *b, char c);
+void               buf_u64(buf *b, uint64_t value); /* in decimal, without printf */
+void               buf_printf(buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline bool buf_overflowed(const buf *b) { return b->overflowed; }

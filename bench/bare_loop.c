@@ -3,14 +3,17 @@
  *     bare_loop PORT [INTERVAL_US]
  *
  * Any request is parsed and its body read over; what is answered depends on the path. /stream/N: N server-sent events of a
- * token each, one chunk and one write per event; every loop turn sends one to each stream, or, with INTERVAL_US, every
- * INTERVAL_US does. Anything else: 27 bytes of JSON. One thread, no limits, no times, nothing is looked at. */
+ * token each, one chunk and one write per event; every loop turn sends one to each stream, or, with INTERVAL_US, a second
+ * thread wakes the loop so long after the last time to send one: as an engine does whose every pass takes that long.
+ * Anything else: 27 bytes of JSON. No limits, no times, nothing is looked at. */
 #include <llhttp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <uv.h>
 
 #include "base/clock.h"
@@ -32,8 +35,8 @@ static uv_loop_t         loop;
 static llhttp_settings_t settings;
 static connection       *streams;
 static uv_idle_t         every_turn;
-static uv_timer_t        pace;
-static uint64_t          interval_us, due_us;
+static uv_async_t        pace;
+static uint64_t          interval_us;
 static char              read_buffer[READ_BYTES];
 
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n"
@@ -76,29 +79,28 @@ static void send_events(void) {
         if (c->closed) free(c);
         else send_bytes(c, stream_end, sizeof stream_end - 1);
     }
-    if (!streams) uv_idle_stop(&every_turn), uv_timer_stop(&pace);
+    if (!streams) uv_idle_stop(&every_turn);
 }
 
 static void on_turn(uv_idle_t *h) { (void)h, send_events(); }
 
-/* A timer of libuv knows milliseconds, so intervals are whole ones; what is late once is not late for ever. */
-static void on_pace(uv_timer_t *t) {
-    send_events();
-    if (!streams) return;
-    due_us += interval_us;
-    uint64_t now = clock_us();
-    uv_update_time(&loop);
-    uv_timer_start(t, on_pace, due_us > now ? (due_us - now + 999) / 1000 : 0, 0);
+static void on_pace(uv_async_t *a) { (void)a, send_events(); }
+
+static void *keep_pace(void *unused) {
+    for (;;) {
+        uint64_t        due_ns = clock_ns() + interval_us * 1000;
+        struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) != 0) {
+        }
+        uv_async_send(&pace);
+    }
+    return unused;
 }
 
 static void begin_stream(connection *c, uint32_t events) {
     send_bytes(c, stream_head, sizeof stream_head - 1);
     c->events_left = events;
     if (!streams && !interval_us) uv_idle_start(&every_turn, on_turn);
-    if (!streams && interval_us) {
-        due_us = clock_us() + interval_us;
-        uv_timer_start(&pace, on_pace, interval_us / 1000, 0);
-    }
     c->streams = true, c->next_stream = streams, streams = c;
 }
 
@@ -153,10 +155,12 @@ int main(int argc, char **argv) {
     settings.on_message_complete = on_complete;
     uv_loop_init(&loop);
     uv_idle_init(&loop, &every_turn);
-    uv_timer_init(&loop, &pace);
+    uv_async_init(&loop, &pace, on_pace);
     uv_tcp_init(&loop, &server);
     uv_ip4_addr("127.0.0.1", atoi(argv[1]), &at);
     if (uv_tcp_bind(&server, (struct sockaddr *)&at, 0) || uv_listen((uv_stream_t *)&server, 1024, on_connection))
         fatal("cannot listen on port %s", argv[1]);
+    pthread_t thread;
+    if (interval_us && pthread_create(&thread, NULL, keep_pace, NULL) != 0) fatal("no second thread");
     return uv_run(&loop, UV_RUN_DEFAULT);
 }

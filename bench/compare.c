@@ -11,13 +11,13 @@
 typedef struct {
     settings settings; /* the engine in it is planned */
     options *options;  /* owns its strings */
-    bool     hints;
+    clients  clients;
 } machine;
 
 static int machine_open(machine *m, const comparison *c, uint32_t index, error *err) {
     memory_plan memory;
     *m = (machine){0};
-    int code = grid_settings(c->grid, index, "", &m->settings, &m->options, &m->hints, err);
+    int code = grid_settings(c->grid, index, "", &m->settings, &m->options, &m->clients, err);
     if (c->hardware) m->settings.engine.device_settings.sim_hardware = c->hardware;
     m->settings.engine.scheduler_settings.seed = c->seed;
     if (code == OK) code = engine_plan(&m->settings.engine, c->model, &memory, err);
@@ -47,7 +47,7 @@ static int run_open(run_result *r, const comparison *c, const machine *m, double
                     .length_scale = c->length_scale,
                     .seed = c->seed,
                     .slo = c->slo,
-                    .hints = m->hints};
+                    .clients = m->clients};
     s.pace.arrival_scale = arrival_scale;
     record_init(&r->record, c->trace->request_count);
     const int code = simulate(&s, c->trace, &r->record, &r->figures, err);
@@ -143,7 +143,7 @@ static void fill(const comparison *c, run_result *r, cell *out) {
         .recomputed_tokens = (double)q->recomputed_tokens,
         .pages_evicted = (double)q->pages_evicted,
         .prefix_hit_rate = share((double)q->prompt_cached_tokens, (double)q->prompt_tokens),
-        .jain = r->figures.jain,
+        .jain = q->jain,
         .busy_share = share(r->figures.busy_s, s->duration_s),
         .rate_rps = offered_rps(c, 1),
         .events = r->figures.events,

@@ -4,7 +4,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HINTS "hints"
+enum { MAX_TOKENS = 4096 }; /* what clients allow that were not told to say something else */
+
+/* ---- words of the clients ---- */
+
+static int read_hints(const char *value, clients *c, error *err) {
+    c->sizes = strcmp(value, "sizes") == 0, c->hints = strcmp(value, "yes") == 0;
+    if (c->sizes || c->hints || strcmp(value, "no") == 0) return OK;
+    return error_set(err, ERR_USAGE, "--grid hints is no, yes or sizes, not '%s'", value);
+}
+
+static int read_max_tokens(const char *value, clients *c, error *err) {
+    char          *end;
+    const uint64_t n = strtoull(value, &end, 10);
+    c->max_tokens = 0;
+    if (strcmp(value, "exact") == 0) return OK;
+    if (*end || end == value || *value == '-' || n == 0 || n > TRACE_TOKENS_MAX)
+        return error_set(err, ERR_USAGE, "--grid max-tokens is a number from 1 to %d, or exact, not '%s'", TRACE_TOKENS_MAX, value);
+    return c->max_tokens = (uint32_t)n, OK;
+}
+
+static const struct {
+    const char *name;
+    int (*read)(const char *value, clients *c, error *err);
+} client_words[] = {{"hints", read_hints}, {"max-tokens", read_max_tokens}};
+
+static int client_word(const char *name) {
+    for (int i = 0; i < (int)(sizeof client_words / sizeof *client_words); i++)
+        if (strcmp(client_words[i].name, name) == 0) return i;
+    return -1;
+}
 
 static const option_row *find_setting(const char *name) {
     for (size_t i = 0; i < settings_row_count; i++) {
@@ -40,10 +69,10 @@ static int add_word(grid *g, char *word, error *err) {
     *equals = 0;
     for (uint32_t i = 0; i < g->word_count; i++)
         if (strcmp(g->words[i].name, word) == 0) return error_set(err, ERR_USAGE, "--grid gives '%s' twice", word);
-    if (strcmp(word, HINTS) != 0 && !find_setting(word))
+    if (client_word(word) < 0 && !find_setting(word))
         return error_set(err, ERR_USAGE,
                          "--grid '%s' is no setting of the scheduler or the engine (docs/configuration.md lists them), nor "
-                         "'" HINTS "'",
+                         "hints or max-tokens",
                          word);
     g->words[g->word_count].name = word;
     return add_values(g, equals + 1, err);
@@ -56,8 +85,8 @@ static int check_values(const grid *g, error *err) {
         for (uint32_t v = 0; v < g->words[w].count; v++) {
             settings s = {0};
             options *o;
-            bool     hints;
-            int      code = grid_settings(g, v * stride, "random:any", &s, &o, &hints, err);
+            clients  said;
+            int      code = grid_settings(g, v * stride, "random:any", &s, &o, &said, err);
             options_free(o);
             if (code != OK) return code;
         }
@@ -94,12 +123,6 @@ void grid_label(const grid *g, uint32_t cell, buf *out) {
     if (g->word_count == 0) buf_str(out, "defaults");
 }
 
-static int read_hints(const char *value, bool *hints, error *err) {
-    *hints = strcmp(value, "yes") == 0;
-    if (*hints || strcmp(value, "no") == 0) return OK;
-    return error_set(err, ERR_USAGE, "--grid " HINTS " is yes or no, not '%s'", value);
-}
-
 static int set(options *o, const char *name, const char *value, error *err) {
     const char *rest[1];
     size_t      rest_count;
@@ -110,13 +133,14 @@ static int set(options *o, const char *name, const char *value, error *err) {
     return code;
 }
 
-int grid_settings(const grid *g, uint32_t cell, const char *model, settings *s, options **o, bool *hints, error *err) {
+int grid_settings(const grid *g, uint32_t cell, const char *model, settings *s, options **o, clients *said, error *err) {
     int code = OK;
-    *hints = false;
+    *said = (clients){.max_tokens = MAX_TOKENS};
     *o = options_new(settings_rows, settings_row_count, s);
     for (uint32_t w = 0; w < g->word_count && code == OK; w++) {
         const char *name = g->words[w].name, *value = grid_value(g, cell, w);
-        code = strcmp(name, HINTS) == 0 ? read_hints(value, hints, err) : set(*o, name, value, err);
+        const int   client = client_word(name);
+        code = client >= 0 ? client_words[client].read(value, said, err) : set(*o, name, value, err);
     }
     if (code != OK) return code;
     s->engine.model = model, s->engine.device = "sim";

@@ -1,9 +1,10 @@
 /* bench/grid.h: "slicing=chunked,layered order=fcfs,deadline": which settings are compared.
  *
  * A word is any setting of `penstock serve` in its sections engine and scheduler, so whatever the daemon can be told is in
- * the grid; and `hints` (yes, no): whether clients say how long their tools take. The cells are all combinations, the last
- * word changing fastest; the first cell is what the others are held against. */
+ * the grid; and what the clients say (simulate.h): `hints` (no, yes, sizes) and `max-tokens` (a number, exact). The cells are
+ * all combinations, the last word changing fastest; the first cell is what the others are held against. */
 #pragma once
+#include "bench/simulate.h"
 #include "server/settings.h"
 
 enum { GRID_WORDS_MAX = 16, GRID_VALUES_MAX = 32, GRID_CELLS_MAX = 1024 };
@@ -26,4 +27,4 @@ const char *grid_value(const grid *g, uint32_t cell, uint32_t word);
 void        grid_label(const grid *g, uint32_t cell, buf *out); /* "slicing=chunked order=fcfs" */
 
 /* A cell's settings: the daemon's defaults, and the cell's words. The options own the strings in *s. */
-int grid_settings(const grid *g, uint32_t cell, const char *model, settings *s, options **o, bool *hints, error *err);
+int grid_settings(const grid *g, uint32_t cell, const char *model, settings *s, options **o, clients *said, error *err);

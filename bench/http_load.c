@@ -1,11 +1,11 @@
 /* bench/http_load.c: keeps many connections busy from one thread, and says how fast the answers came.
  *
- *     http_load PORT CONNECTIONS SECONDS PATH [BODY_FILE] [PAUSE_US]
+ *     http_load PORT CONNECTIONS SECONDS PATH [BODY_FILE|-] [PAUSE_US] [HEADER]
  *
  * Each connection is kept alive and has one request out at a time: GET, or POST where there is a body. Its next one is sent
  * when the answer is complete (and PAUSE_US after the last was sent, for a load that is not a flood). The first fifth of the
- * time is not counted. Events of a stream ("data: {") are counted, and the time between two on the same connection. Prints
- * one line of JSON. */
+ * time is not counted. HEADER is one more line of each request. Events of a stream ("data: {") are counted, and the time
+ * between two on the same connection. Prints one line of JSON. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -36,6 +36,7 @@ typedef struct {
 } series;
 
 static struct {
+    uint16_t   port;
     uint32_t   connections, pause_us;
     uint64_t   count_from_ns, end_ns;
     buf        request;
@@ -60,12 +61,23 @@ static double percentile_us(series *s, double p) {
 }
 
 /* ---- one connection ---- */
+static void dial(connection *c) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(run.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int                on = 1;
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0)
+        fatal("cannot connect to port %u: %s", run.port, strerror(errno));
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    epoll_ctl(run.poll, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = c});
+}
+
 static void send_request(connection *c) {
     c->sent_ns = clock_ns();
     c->event_seen = false;
     for (size_t at = 0; at < run.request.size;) {
         ssize_t n = send(c->fd, run.request.data + at, run.request.size - at, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) continue; /* larger than the socket's buffer */
+        if (n < 0 && errno == EAGAIN) continue;                       /* larger than the socket's buffer */
+        if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) return; /* dial_again */
         if (n <= 0) fatal("cannot send a request: %s", strerror(errno));
         at += (size_t)n;
     }
@@ -141,27 +153,26 @@ static void take(connection *c, char *bytes, size_t n, uint64_t now_ns) {
     memmove(c->rest, bytes + n - c->carry, c->carry);
 }
 
+/* A server may end a connection after so many requests, without an answer to the next: that one is asked again. */
+static void dial_again(connection *c) {
+    if (c->in_body || c->carry) fatal("the server closed a connection within an answer");
+    close(c->fd);
+    dial(c);
+    send_request(c);
+}
+
 static void on_readable(connection *c) {
     static char bytes[CARRY_BYTES + READ_BYTES + 1];
     memcpy(bytes, c->rest, c->carry);
     ssize_t n = recv(c->fd, bytes + c->carry, READ_BYTES, 0);
     if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) fatal("the server closed a connection: %s", n ? strerror(errno) : "end of input");
+    if (n == 0 || (n < 0 && errno == ECONNRESET)) return dial_again(c);
+    if (n < 0) fatal("cannot read an answer: %s", strerror(errno));
     take(c, bytes, c->carry + (size_t)n, clock_ns());
 }
 
 /* ---- all of them ---- */
-static void dial(connection *c, uint16_t port) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int                on = 1;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0)
-        fatal("cannot connect to port %u: %s", port, strerror(errno));
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    epoll_ctl(run.poll, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = c});
-}
-
-static void read_request(const char *path, const char *body_file) {
+static void read_request(const char *path, const char *body_file, const char *header) {
     static char body[8 << 20];
     size_t      n = 0;
     buf_init(&run.request, sizeof body + 4096);
@@ -173,6 +184,7 @@ static void read_request(const char *path, const char *body_file) {
     }
     buf_printf(&run.request, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n", body_file ? "POST" : "GET", path);
     if (body_file) buf_printf(&run.request, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
+    if (header) buf_printf(&run.request, "%s\r\n", header);
     buf_str(&run.request, "\r\n");
     buf_append(&run.request, body, n);
 }
@@ -188,15 +200,16 @@ static void report(double seconds) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 5) return fputs("usage: http_load PORT CONNECTIONS SECONDS PATH [BODY_FILE|-] [PAUSE_US]\n", stderr), 64;
-    uint16_t port = (uint16_t)atoi(argv[1]);
-    double   seconds = atof(argv[3]);
+    if (argc < 5)
+        return fputs("usage: http_load PORT CONNECTIONS SECONDS PATH [BODY_FILE|-] [PAUSE_US] [HEADER]\n", stderr), 64;
+    double seconds = atof(argv[3]);
+    run.port = (uint16_t)atoi(argv[1]);
     run.connections = (uint32_t)atoi(argv[2]);
     run.pause_us = argc > 6 ? (uint32_t)atoi(argv[6]) : 0;
     if (run.connections < 1 || run.connections > CONNECTIONS_MAX) fatal("1 to %d connections", CONNECTIONS_MAX);
-    read_request(argv[4], argc > 5 && strcmp(argv[5], "-") != 0 ? argv[5] : NULL);
+    read_request(argv[4], argc > 5 && strcmp(argv[5], "-") != 0 ? argv[5] : NULL, argc > 7 ? argv[7] : NULL);
     run.poll = epoll_create1(EPOLL_CLOEXEC);
-    for (uint32_t i = 0; i < run.connections; i++) dial(&run.all[i], port);
+    for (uint32_t i = 0; i < run.connections; i++) dial(&run.all[i]);
     uint64_t begin = clock_ns();
     run.count_from_ns = begin + (uint64_t)(seconds * 2e8), run.end_ns = begin + (uint64_t)(seconds * 1e9);
     for (uint32_t i = 0; i < run.connections; i++) send_request(&run.all[i]);

@@ -52,11 +52,17 @@ class Peer:
             PEER_SUITE, self.root, mirror)
 
     def model(self, name):
-        """Path inside the root of a random-weight model."""
+        """Path inside the root of a random-weight model; "tokenizer": with the embedded model's."""
         if not (self.root / f"m/{name}.gguf").exists():
             blas = "/usr/lib/x86_64-linux-gnu/openblas-pthread:/usr/lib/x86_64-linux-gnu/lapack"
-            run("chroot", self.root, "env", f"LD_LIBRARY_PATH={blas}", "python3", "/peer_model.py", f"/m/{name}.gguf", name)
+            shutil.copy(ROOT / "models/embedded/tokenizer.json", self.root / "m")
+            run("chroot", self.root, "env", f"LD_LIBRARY_PATH={blas}", "python3", "/peer_model.py", f"/m/{name}.gguf", name,
+                *(["/m/tokenizer.json"] if name == "tokenizer" else []))
         return f"/m/{name}.gguf"
+
+    def server_command(self, name, port, threads=THREADS, slots=1, context=2048):
+        return ["chroot", self.root, "/usr/bin/llama-server", "-m", self.model(name), "--host", "127.0.0.1", "--port", port, "-t",
+                threads, "-c", context, "-np", slots]
 
     def speed(self, name, prompt=0, output=0):
         """Tokens a second of llama-bench."""
@@ -68,9 +74,7 @@ class Peer:
     @contextlib.contextmanager
     def server(self, name, slots, context):
         port = free_port()
-        command = ["chroot", self.root, "/usr/bin/llama-server", "-m", self.model(name), "--host", "127.0.0.1", "--port", port,
-                   "-t", THREADS, "-c", context, "-np", slots]
-        with background(command):
+        with background(self.server_command(name, port, slots=slots, context=context)):
             wait_for_http(port)
             yield port, name
 

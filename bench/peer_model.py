@@ -1,5 +1,6 @@
 """Writes a GGUF model of random weights, of a shape that `--model random:NAME` has as well. Runs inside the peer's folder,
-where python3-gguf is:   peer_model.py OUT NAME"""
+where python3-gguf is:   peer_model.py OUT NAME [TOKENIZER_JSON]     with the tokens and merges of a byte-level BPE"""
+import json
 import sys
 import types
 
@@ -18,11 +19,13 @@ SHAPES = {
     "llama-160m": ("llama", 12, 768, 12, 12, 3072, 32000, {}),
     "qwen2.5-0.5b": ("qwen2", 24, 896, 14, 2, 4864, 151936, {"tied": True, "bias": True}),
     "dense-292m": ("llama", 24, 1024, 16, 8, 2816, 4096, {}),
+    "tokenizer": ("llama", 1, 64, 1, 1, 64, 2048, {}),  # as little model as can be around one
     "moe-655m": ("qwen3moe", 16, 1024, 16, 4, 384, 4096, {"experts": 32, "used": 4}),
 }
 HEAD_DIM, SPECIAL_TOKENS = 64, 259
 
 out, name = sys.argv[1:3]
+tokenizer = json.load(open(sys.argv[3])) if len(sys.argv) > 3 else None
 arch, layers, width, heads, kv_heads, ffn, vocab, more = SHAPES[name]
 experts = more.get("experts", 0)
 random = np.random.default_rng(1)
@@ -46,16 +49,28 @@ if experts:
     w.add_expert_used_count(more["used"])
     w.add_expert_feed_forward_length(ffn)
 
-tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
-tokens += [f"\u2581w{i}" for i in range(vocab - len(tokens))]
-w.add_tokenizer_model("llama")
-w.add_token_list(tokens)
-w.add_token_scores([-float(i) for i in range(vocab)])
-w.add_token_types([2, 3, 3] + [6] * 256 + [1] * (vocab - SPECIAL_TOKENS))
-w.add_bos_token_id(1)
-w.add_eos_token_id(2)
-w.add_unk_token_id(0)
-w.add_add_bos_token(True)
+if tokenizer:
+    added = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    tokens = sorted({**tokenizer["model"]["vocab"], **{text: i for i, text in added.items()}}.items(),
+                    key=lambda pair: pair[1])
+    assert [i for _, i in tokens] == list(range(vocab)), "ids of the tokenizer are not 0 .. vocabulary - 1"
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("qwen2")
+    w.add_token_list([text for text, _ in tokens])
+    w.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]])
+    w.add_token_types([3 if i in added else 1 for i in range(vocab)])
+    w.add_eos_token_id(2)
+else:
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    tokens += [f"\u2581w{i}" for i in range(vocab - len(tokens))]
+    w.add_tokenizer_model("llama")
+    w.add_token_list(tokens)
+    w.add_token_scores([-float(i) for i in range(vocab)])
+    w.add_token_types([2, 3, 3] + [6] * 256 + [1] * (vocab - SPECIAL_TOKENS))
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_unk_token_id(0)
+    w.add_add_bos_token(True)
 
 
 def ones(tensor, n):

@@ -71,13 +71,23 @@ double outcome_tpot_ms(const outcome *o) {
 
 static bool within(double value, double limit) { return !(limit > 0) || !(value > limit); } /* NAN is within */
 
-bool outcome_good(const outcome *o) {
-    return o->state == OUTCOME_COMPLETED && within(outcome_ttft_ms(o), o->slo.ttft_ms) &&
-           within(outcome_tpot_ms(o), o->slo.tpot_ms) && within(o->gap_max_us * 1e-3, o->slo.tbt_ms) &&
-           within(outcome_e2e_ms(o), o->slo.e2e_ms);
+/* A job is good or not as a whole: what its first turns did in time is worth nothing if the last one is late. */
+static bool job_within(const record *r, const trace *t, const outcome *o) {
+    const trace_session *s = &t->sessions[o->session];
+    const outcome       *first = &r->outcomes[s->first], *last = first + s->count - 1;
+    return !(o->slo.job_ms > 0) ||
+           (last->state == OUTCOME_COMPLETED && within((double)(last->end_us - first->start_us) * 1e-3, o->slo.job_ms));
 }
 
-static void count_outcome(const outcome *o, summary *s) {
+bool record_good(const record *r, const trace *t, uint32_t request) {
+    const outcome *o = &r->outcomes[request];
+    return o->state == OUTCOME_COMPLETED && within(outcome_ttft_ms(o), o->slo.ttft_ms) &&
+           within(outcome_tpot_ms(o), o->slo.tpot_ms) && within(o->gap_max_us * 1e-3, o->slo.tbt_ms) &&
+           within(outcome_e2e_ms(o), o->slo.e2e_ms) && job_within(r, t, o);
+}
+
+static void count_outcome(const record *r, const trace *t, uint32_t i, summary *s) {
+    const outcome *o = &r->outcomes[i];
     if (o->state == OUTCOME_UNSENT) {
         s->unsent++;
         return;
@@ -89,7 +99,7 @@ static void count_outcome(const outcome *o, summary *s) {
         return;
     }
     double tpot_ms = outcome_tpot_ms(o);
-    s->completed++, s->good += outcome_good(o);
+    s->completed++, s->good += record_good(r, t, i);
     s->input_tokens += o->prompt_tokens, s->output_tokens += o->output_tokens, s->cached_tokens += o->cached_tokens;
     series_add(&s->samples[METRIC_TTFT], outcome_ttft_ms(o));
     series_add(&s->samples[METRIC_E2EL], outcome_e2e_ms(o));
@@ -148,7 +158,7 @@ static void add_gaps(const record *r, series *out) {
 
 void summarize(const record *r, const trace *t, summary *s) {
     *s = (summary){.duration_s = (double)r->duration_us * 1e-6};
-    for (uint32_t i = 0; i < r->outcome_count; i++) count_outcome(&r->outcomes[i], s);
+    for (uint32_t i = 0; i < r->outcome_count; i++) count_outcome(r, t, i, s);
     for (uint32_t i = 0; i < t->session_count; i++)
         if (t->sessions[i].count) count_session(r, &t->sessions[i], s);
     add_gaps(r, &s->samples[METRIC_ITL]);

@@ -69,6 +69,7 @@ static void append_slo(buf *out, const slo *s) {
     } members[] = {{"ttft_ms", s->ttft_ms},
                    {"tbt_ms", s->tbt_ms > 0 ? s->tbt_ms : s->tpot_ms},
                    {"deadline_ms", s->e2e_ms},
+                   {"job_deadline_ms", s->job_ms},
                    {"value", s->value}};
     const char *comma = "";
     buf_str(out, ",\"slo\":{");
@@ -88,6 +89,7 @@ static void append_hints(const run *r, uint32_t request, buf *out) {
             buf_printf(out, ",\"expected_gap_ms\":%.0f", (double)agenda_gap_us(&r->config->pace, q + 1) * 1e-3);
         if (q->tool) buf_str(out, ",\"tool\":"), json_quote(out, t->names[q->tool], strlen(t->names[q->tool]));
     }
+    if (q->priority) buf_printf(out, ",\"priority\":%d", q->priority);
     if (slo_given(&r->record->outcomes[request].slo)) append_slo(out, &r->record->outcomes[request].slo);
 }
 

@@ -88,7 +88,7 @@ void summary_free(summary *s);
 double outcome_ttft_ms(const outcome *o);
 double outcome_tpot_ms(const outcome *o); /* NAN where there is only one token */
 double outcome_e2e_ms(const outcome *o);
-bool   outcome_good(const outcome *o); /* completed, and in time by every limit of its slo */
+bool   record_good(const record *r, const trace *t, uint32_t request); /* completed, and in time by every limit of its slo */
 
 const char *metric_label(metric m); /* "time to first token" */
 

@@ -85,36 +85,55 @@ def decode_heavy(rate, count):
     return make
 
 
+def closed_loop(clients, turns):
+    """Clients that send their next request, which shares nothing with the one before, when they have the answer."""
+    def make(folder):
+        rng, rows, block = random.Random(3), [], 0
+        for client in range(clients):
+            start = rng.uniform(0, 10000)
+            for _ in range(turns):
+                prompt = rng.randint(32, 512)
+                blocks = list(range(block, block + prompt // 512 + 1))
+                block += len(blocks)
+                rows.append({"timestamp": start, "job_id": f"client{client}", "delay": 0, "input_length": prompt, "hash_ids": blocks,
+                             "output_length": min(4000, int(rng.lognormvariate(6.0, 0.9)) + 10)})
+        return write(folder, f"closed_loop_{clients}", rows)
+    return make
+
+
 def three_kinds(rate, count):
-    """1:1:1 of chat that wants its first token and its pace, answers with a deadline, and jobs of several calls with one."""
+    """1:1:1 of chat that wants its first token and its pace, answers with a deadline, and jobs of several calls with one for all of
+    them. Limits as in JITServe: 2 s and 100 ms, 20 s, 20 s a call."""
     def make(folder):
         rng, rows = random.Random(4), []
         for i, at in enumerate(poisson(rng, rate, count)):
             kind = rng.randrange(3)
             if kind == 0:
                 rows.append({"timestamp": at, "input_length": rng.randint(100, 1500), "output_length": rng.randint(50, 300),
-                             "slo": {"ttft_ms": 1000, "tbt_ms": 100}})
+                             "slo": {"ttft_ms": 2000, "tbt_ms": 100}})
             elif kind == 1:
                 rows.append({"timestamp": at, "input_length": rng.randint(500, 6000), "output_length": rng.randint(50, 500),
                              "slo": {"deadline_ms": 20000}})
             else:
-                size = rng.randint(500, 3000)
-                for turn in range(3):
-                    rows.append({"timestamp": at, "input_length": size, "output_length": 100, "job_id": f"job{i}", "gap_s": 0.5,
-                                 "slo": {"deadline_ms": 10000}})
-                    size += 100 + rng.randint(100, 500)
+                size, calls = rng.randint(500, 3000), rng.randint(2, 5)
+                for _ in range(calls):
+                    output = rng.randint(50, 300)
+                    rows.append({"timestamp": at, "input_length": size, "output_length": output, "job_id": f"job{i}", "gap_s": 0.5,
+                                 "slo": {"job_deadline_ms": 20000 * calls}})
+                    size += output + rng.randint(100, 500)
         return write(folder, f"three_kinds_{rate}", rows)
     return make
 
 
 def two_tenants(rate, count):
-    """One tenant asks ten times as often with prompts ten times as long."""
+    """One tenant asks ten times as often with prompts ten times as long; what is urgent is drawn alike for both."""
     def make(folder):
         rng, rows = random.Random(5), []
         for at in poisson(rng, rate, count):
             heavy = rng.random() < 10 / 11
             rows.append({"timestamp": at, "input_length": rng.randint(2000, 8000) if heavy else rng.randint(200, 800),
-                         "output_length": rng.randint(50, 200), "tenant": "heavy" if heavy else "light"})
+                         "output_length": rng.randint(50, 200), "tenant": "heavy" if heavy else "light",
+                         "priority": rng.randrange(3)})
         return write(folder, f"two_tenants_{rate}", rows)
     return make
 
@@ -166,18 +185,28 @@ EXPERIMENTS = {
         trace=lambda folder: public("weka_claude_code_220_sessions.jsonl.gz"),
         flags=["--requests", "1500", "--rate", "0.5", "--length-scale", "0.2", "--gap-max", "20s"],
         cells=[f"kv-cache-memory=24G {words}" for words in (
-            "retention=lru order=fcfs", "retention=lru order=job", "retention=ttl ttl=2s order=job", "retention=ttl ttl=20s order=job",
-            "retention=ttl ttl-fitted=yes order=job", "retention=workflow ttl-fitted=yes order=job", "retention=ttl hints=yes order=job")],
+            "retention=lru order=fcfs", "retention=lru order=job", *(f"retention=ttl ttl={t}s order=job" for t in (1, 2, 5, 10, 20, 40)),
+            "retention=ttl ttl-fitted=yes order=job", "retention=workflow ttl-fitted=yes order=job", "retention=ttl hints=yes order=job",
+            "retention=ttl ttl-fitted=yes hints=yes order=job")],
         columns=["job mean, s", "job p95, s", "cache hits, %", "TTFT mean, ms", "evictions"]),
     "past_future": dict(
-        title="Admission on long answers, Llama-3.1-8B on an A100, 4 GiB of KV pages", model="Llama-3.1-8B", hardware="A100-80G",
-        paper="2 to 3 times the goodput (LightLLM)", trace=decode_heavy(1.1, 500), flags=["--slo", "ttft_ms=10000,tbt_ms=1500"],
-        cells=[f"admission={a} kv-cache-memory=4G running-max=256" for a in ("greedy", "conservative", "past-future")],
+        title="Admission on long answers, 80 clients that ask again as soon as they are answered, Llama-3.1-8B on an A100, 6 GiB of KV pages",
+        model="Llama-3.1-8B", hardware="A100-80G", paper="2 to 3 times the goodput (LightLLM)", trace=closed_loop(80, 10),
+        flags=["--slo", "ttft_ms=10000,tbt_ms=200"],
+        cells=[f"admission={a} kv-cache-memory=6G running-max=256"
+               for a in ("greedy", "conservative", "past-future", "conservative max-tokens=exact", "past-future max-tokens=exact")],
+        columns=["goodput, 1/s", "in time, %", "evictions", "recomputed", "tokens/s"] + LATENCY),
+    "past_future_open": dict(
+        title="The same where memory is cheap to take back and a queue decides: open loop, 1.5 s between tokens, 4 GiB",
+        model="Llama-3.1-8B", hardware="A100-80G", paper="2 to 3 times the goodput (LightLLM)", trace=decode_heavy(1.1, 500),
+        flags=["--slo", "ttft_ms=10000,tbt_ms=1500"],
+        cells=[f"admission={a} kv-cache-memory=4G running-max=256"
+               for a in ("greedy", "conservative", "past-future", "past-future max-tokens=exact")],
         columns=["goodput, 1/s", "in time, %", "evictions", "recomputed", "tokens/s"] + LATENCY),
     "goodput": dict(
         title="Value per second: chat, deadlines and jobs 1:1:1 beyond saturation, Llama-3.1-8B on an A100",
         model="Llama-3.1-8B", hardware="A100-80G", paper="1.4 to 6.3 times the goodput (JITServe)", trace=three_kinds(6, 900),
-        cells=[f"order={o}" for o in ("fcfs", "deadline", "srpt", "goodput")],
+        cells=[f"hints=yes order={o}" for o in ("fcfs", "deadline", "srpt", "goodput")],
         columns=["goodput, 1/s", "in time, %", "TTFT mean, ms", "flow mean, s"]),
     "fair": dict(
         title="A tenant with ten times the requests and ten times the prompts, Llama-3.1-8B on an A100", model="Llama-3.1-8B",
@@ -186,7 +215,8 @@ EXPERIMENTS = {
         light_tenant="light"),
     "srpt": dict(
         title="Heavy-tailed lengths, Llama-3.1-8B on an H100", **DENSE, paper="a competitive bound, no figure",
-        trace=heavy_tailed(9, 900), cells=[f"order={o}" for o in ("fcfs", "deadline", "srpt")],
+        trace=heavy_tailed(11, 900),
+        cells=[*(f"order={o}" for o in ("fcfs", "deadline", "srpt")), "order=priority priority-age=1000000 hints=sizes"],
         columns=["flow mean, s", "flow p99, s", "TTFT mean, ms"]),
     "azure_code": dict(
         title="All on: Azure code, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",

@@ -46,7 +46,7 @@ static uint64_t us_of_ms(double ms) { return ms > 0 ? (uint64_t)(ms * 1e3 + 0.5)
 
 static request_slo slo_of(const slo *s) {
     return (request_slo){us_of_ms(s->ttft_ms), us_of_ms(s->tbt_ms > 0 ? s->tbt_ms : s->tpot_ms), us_of_ms(s->e2e_ms),
-                         s->value};
+                         us_of_ms(s->job_ms), s->value};
 }
 
 /* As the server tells it: a turn's job and the tool that it calls; with hints also what a client may know. */
@@ -54,7 +54,7 @@ static request_job job_of(const run *r, uint32_t request) {
     const trace_request *q = &r->trace->requests[request];
     request_job          job = {.id = q->session + 1u, .tool = q->tool};
     if (r->trace->sessions[q->session].count < 2) return (request_job){0};
-    if (!r->s->hints) return job;
+    if (!r->s->clients.hints) return job;
     job.last_step = !trace_has_next(r->trace, request);
     if (!job.last_step) job.expected_gap_us = agenda_gap_us(&r->s->pace, q + 1) + 1; /* 0 is: not said */
     return job;
@@ -75,6 +75,29 @@ static void make_tokens(run *r, uint32_t request, flight *f) {
     prompt_make_answer(&r->rules, request, r->record->outcomes[request].output_tokens, &f->tokens);
 }
 
+/* One slice alone through the machine, in milliseconds. */
+static double alone_ms(run *r, uint32_t begin, uint32_t tokens) {
+    const slice x = {.token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
+    return (double)pass_cost_of(r->cost, &(plan){.slice_count = 1, .slices = &x}) * 1e-6;
+}
+
+/* A request's size is the time of its prompt and, for its answer, of its share of passes as full as they get. */
+static double size_ms(run *r, const flight *f) {
+    const uint32_t rows_max = r->s->engine->device_settings.rows_max, output = f->tokens.count - f->prompt_tokens;
+    double         ms = 0;
+    for (uint32_t at = 0, n; at < f->prompt_tokens; at += n) {
+        n = f->prompt_tokens - at < rows_max ? f->prompt_tokens - at : rows_max;
+        ms += alone_ms(r, at, n);
+    }
+    return ms + output * alone_ms(r, f->prompt_tokens + output / 2, 1) / r->s->engine->scheduler_settings.running_max;
+}
+
+static uint32_t limit_of(const run *r, const flight *f) {
+    const uint32_t output = f->tokens.count - f->prompt_tokens, given = r->s->clients.max_tokens;
+    const uint32_t room = r->s->engine->scheduler_settings.context_max - f->prompt_tokens;
+    return given > output ? given < room ? given : room : output;
+}
+
 static void submit(run *r, agenda_entry e) {
     const trace_request *q = &r->trace->requests[e.request];
     outcome             *o = &r->record->outcomes[e.request];
@@ -84,8 +107,9 @@ static void submit(run *r, agenda_entry e) {
     const scheduler_request asked = {.id = e.request + 1u,
                                      .tokens = f->tokens.ids,
                                      .prompt_tokens = f->prompt_tokens,
-                                     .output_tokens_max = f->tokens.count - f->prompt_tokens,
+                                     .output_tokens_max = limit_of(r, f),
                                      .arrived_us = r->now_us,
+                                     .priority = r->s->clients.sizes ? (int32_t)size_ms(r, f) : q->priority,
                                      .tenant = {.id = q->tenant},
                                      .job = job_of(r, e.request),
                                      .slo = slo_of(&o->slo)};
@@ -217,47 +241,6 @@ static void play(run *r) {
     check(r->in_flight == 0 && !r->runs);
 }
 
-/* ---- Jain's index ---- */
-
-/* One slice alone through the machine, in microseconds. */
-static double alone_us(run *r, uint32_t begin, uint32_t tokens) {
-    const slice x = {
-        .token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
-    return (double)pass_cost_of(r->cost, &(plan){.slice_count = 1, .slices = &x}) * 1e-3;
-}
-
-/* How long the request would take with the machine to itself and nothing in the cache, as a share of how long it took. */
-static double nearness(run *r, const outcome *o) {
-    const uint32_t rows_max = r->s->engine->device_settings.rows_max;
-    double         us = 0;
-    for (uint32_t at = 0, n; at < o->prompt_tokens; at += n) {
-        n = o->prompt_tokens - at < rows_max ? o->prompt_tokens - at : rows_max;
-        us += alone_us(r, at, n);
-    }
-    us += (o->output_tokens - 1) * alone_us(r, o->prompt_tokens + o->output_tokens / 2, 1);
-    const double took_us = (double)(o->end_us - o->start_us);
-    return took_us > us ? us / took_us : 1; /* found in the cache: nearer than near */
-}
-
-static double jain(run *r) {
-    const trace *t = r->trace;
-    double      *sums = calloc(t->name_count + 1u, sizeof *sums), sum = 0, squares = 0;
-    uint32_t    *counts = calloc(t->name_count + 1u, sizeof *counts), tenants = 0;
-    if (!sums || !counts) fatal("out of memory for %u tenants", t->name_count);
-    for (uint32_t i = 0; i < t->request_count; i++)
-        if (r->record->outcomes[i].state != OUTCOME_UNSENT) counts[t->requests[i].tenant]++;
-    for (uint32_t i = 0; i < t->name_count; i++) tenants += counts[i] > 0;
-    for (uint32_t i = 0; tenants > 1 && i < t->request_count; i++)
-        if (r->record->outcomes[i].state == OUTCOME_COMPLETED)
-            sums[t->requests[i].tenant] += nearness(r, &r->record->outcomes[i]); /* one that failed was nowhere near */
-    for (uint32_t i = 0; i < t->name_count; i++) {
-        const double mean = counts[i] ? sums[i] / counts[i] : 0;
-        sum += mean, squares += mean * mean;
-    }
-    free(sums), free(counts);
-    return squares > 0 ? sum * sum / (tenants * squares) : 1;
-}
-
 /* ---- the whole ---- */
 
 static void *zeroed(size_t count, size_t size) {
@@ -334,7 +317,6 @@ int simulate(const simulation *s, const trace *t, record *out, simulated *figure
     agenda_close(&r.agenda);
     scheduler_read_stats(r.scheduler, &figures->scheduler);
     if (r.last_end_us) out->duration_us = r.last_end_us - r.first_start_us;
-    figures->jain = jain(&r);
     give_memory(&r);
     return OK;
 }

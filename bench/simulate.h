@@ -10,6 +10,13 @@
 #include "bench/report.h"
 #include "engine/engine.h"
 
+/* What they say of themselves, beyond the trace. */
+typedef struct {
+    bool     hints;      /* how long the tool after a turn takes, and whether the turn is the last */
+    bool     sizes;      /* as the priority: the milliseconds that the request would take alone. Nobody knows that: an oracle */
+    uint32_t max_tokens; /* how long an answer may be; 0: exactly as long as it will be, which nobody knows either */
+} clients;
+
 typedef struct {
     const checkpoint    *model;
     const engine_config *engine; /* after engine_plan */
@@ -17,7 +24,7 @@ typedef struct {
     double               length_scale;
     uint64_t             seed;
     slo                  slo;   /* of requests that have none of their own */
-    bool                 hints; /* the scheduler is told of each turn how long its tool takes, and whether it is the last */
+    clients              clients;
 } simulation;
 
 /* What a client cannot see. */
@@ -25,7 +32,6 @@ typedef struct {
     scheduler_stats scheduler; /* at the end */
     double          weight_bytes, expert_bytes;
     series          stop_reactions_s; /* from the event that called for a stop to the boundary where the pass ended */
-    double          jain;   /* Jain's index over tenants of how near their requests came to a machine of their own */
     uint64_t        events; /* arrivals, passes and stops that the scheduler was told of */
     double          busy_s; /* of the device */
 } simulated;

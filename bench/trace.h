@@ -32,10 +32,13 @@ enum {
 /* What the client hopes for; 0: does not care. */
 typedef struct {
     double ttft_ms, tpot_ms, tbt_ms, e2e_ms; /* first token; mean time per token after it; longest gap; the whole answer */
-    double value;                            /* of an answer in time, to those who weigh; 0: 1 */
+    double job_ms; /* the session, from its first turn's start to its last answer's end */
+    double value;  /* of an answer in time, to those who weigh; 0: 1 */
 } slo;
 
-static inline bool slo_given(const slo *s) { return s->ttft_ms > 0 || s->tpot_ms > 0 || s->tbt_ms > 0 || s->e2e_ms > 0; }
+static inline bool slo_given(const slo *s) {
+    return s->ttft_ms > 0 || s->tpot_ms > 0 || s->tbt_ms > 0 || s->e2e_ms > 0 || s->job_ms > 0;
+}
 
 typedef struct {
     uint64_t at_us, gap_us;
@@ -44,6 +47,7 @@ typedef struct {
     uint32_t block_first, block_count;                    /* ids of blocks block_first.. of the prompt stand at blocks_at */
     size_t   blocks_at;                                   /* in trace.blocks */
     uint16_t tenant, tool; /* in trace.names; 0: not said. The tool that the answer calls, which then fills the gap */
+    int32_t  priority;     /* lower goes first */
     slo      slo;
 } trace_request;
 

@@ -45,7 +45,8 @@ static int read_slo(const cJSON *o, slo *out, error *err) {
         const char *name;
         double     *to;
     } members[] = {{"ttft_ms", &out->ttft_ms}, {"tpot_ms", &out->tpot_ms},    {"tbt_ms", &out->tbt_ms},
-                   {"e2e_ms", &out->e2e_ms},   {"deadline_ms", &out->e2e_ms}, {"value", &out->value}};
+                   {"e2e_ms", &out->e2e_ms},   {"deadline_ms", &out->e2e_ms}, {"job_deadline_ms", &out->job_ms},
+                   {"value", &out->value}};
     int code = OK;
     for (size_t i = 0; i < sizeof members / sizeof *members && code == OK; i++)
         code = json_read_f64(limits, members[i].name, 0, 1e12, members[i].to, err);
@@ -71,6 +72,7 @@ static int read_generic(trace_reader *r, const cJSON *o, uint64_t **ids, error *
     if (code == OK) code = read_time(o, "gap_s", 1e6, &row.gap_after_us, &row.has_gap_after, err);
     if (code == OK) code = json_read_string(o, "tenant", &row.tenant, err);
     if (code == OK) code = json_read_string(o, "tool", &row.tool, err);
+    if (code == OK) code = json_read_f64(o, "priority", -1000, 1000, &row.priority, err);
     if (code == OK) code = read_slo(o, &row.slo, err);
     if (code == OK) code = trace_read_ids(o, "hash_ids", ids, &row.block_count, err);
     row.blocks = *ids;

@@ -17,6 +17,7 @@ typedef struct {
     const uint64_t *blocks;
     size_t          block_count;
     const char     *tenant, *tool; /* or NULL */
+    double          priority;
     slo             slo;
 } trace_row;
 

@@ -6,12 +6,11 @@
 #define WEIGHT_MIN 1e-3
 #define WEIGHT_MAX 1e3
 
-void fair_init(tenant_table *t, bool turns, uint32_t count, uint64_t seed, carver *c) {
-    *t = (tenant_table){.turns = turns, .count = count};
+void fair_init(tenant_table *t, bool turns, uint32_t count, uint32_t page_count, uint64_t seed, carver *c) {
+    *t = (tenant_table){.turns = turns, .count = count, .page_count = page_count};
     t->all = carve(c, count, sizeof *t->all);
     t->touched = carve(c, count, sizeof *t->touched);
     jobs_init(&t->names, count - 1, seed, c);
-    heap_init(&t->live, count, c);
     heap_init(&t->ready, count, c);
     if (c->memory) t->all[NOBODY].weight = 1;
 }
@@ -23,21 +22,19 @@ uint32_t fair_find(const tenant_table *t, uint64_t id) {
     return name == NO_JOB ? NOBODY : name + 1;
 }
 
-/* ---- the two heaps ---- */
+static uint64_t units(const tenant *x, double us) { return (uint64_t)(us * UNITS_PER_US / x->weight); }
+static uint64_t turn_of(const tenant *x) { return x->virtual_time + x->lent; }
 
-static void add_to(item_heap *h, const tenant_table *t, uint32_t index) {
-    heap_add(h, (heap_entry){0, index, t->all[index].virtual_time, index});
+/* ---- those who wait ---- */
+
+static void add_to_ready(tenant_table *t, uint32_t index) {
+    heap_add(&t->ready, (heap_entry){0, index, turn_of(&t->all[index]), index});
 }
 
-static void move_in(item_heap *h, const tenant_table *t, uint32_t index) {
-    if (!heap_holds(h, index)) return;
-    heap_remove(h, index);
-    add_to(h, t, index);
-}
-
-static void move_clock(tenant_table *t) {
-    const heap_entry *least = heap_first(&t->live);
-    if (least && least->key > t->virtual_time) t->virtual_time = least->key;
+static void move(tenant_table *t, uint32_t index) {
+    if (!heap_holds(&t->ready, index)) return;
+    heap_remove(&t->ready, index);
+    add_to_ready(t, index);
 }
 
 /* ---- coming and going ---- */
@@ -45,7 +42,7 @@ static void move_clock(tenant_table *t) {
 static uint32_t place_for(tenant_table *t, uint64_t id, uint64_t arrival, uint64_t now_us) {
     const uint32_t name = id == 0 ? NO_JOB : jobs_enter(&t->names, id, arrival, now_us);
     if (name == NO_JOB) return NOBODY;
-    if (t->names.all[name].arrival == arrival) t->all[name + 1] = (tenant){0}; /* newly here */
+    if (t->names.all[name].arrival == arrival) t->all[name + 1] = (tenant){.touched = t->all[name + 1].touched}; /* newly here */
     return name + 1;
 }
 
@@ -56,11 +53,7 @@ uint32_t fair_enter(tenant_table *t, uint64_t id, double weight, uint64_t arriva
                 : weight < WEIGHT_MIN            ? WEIGHT_MIN
                 : weight > WEIGHT_MAX            ? WEIGHT_MAX
                                                  : weight;
-    if (x->live++ > 0) return index;
-    x->live_since_us = now_us;
-    if (x->virtual_time < t->virtual_time) x->virtual_time = t->virtual_time;
-    add_to(&t->live, t, index);
-    move_clock(t);
+    t->live_count += x->live++ == 0;
     return index;
 }
 
@@ -68,64 +61,140 @@ void fair_leave(tenant_table *t, uint32_t index, uint64_t now_us) {
     tenant *x = &t->all[index];
     check(index < t->count && x->live > 0);
     if (index != NOBODY) jobs_leave(&t->names, name_of(index), now_us, true);
-    if (--x->live > 0) return;
-    x->live_us += (double)(now_us - x->live_since_us);
-    heap_remove(&t->live, index);
-    move_clock(t);
+    t->live_count -= --x->live == 0;
 }
 
-void fair_wait(tenant_table *t, uint32_t index, bool waits) {
-    if (waits) add_to(&t->ready, t, index);
-    else heap_remove(&t->ready, index);
+void fair_stand(tenant_table *t, uint32_t index, bool stands, uint64_t now_us) {
+    tenant *x = &t->all[index];
+    check(stands || x->standing > 0);
+    if (stands && x->standing++ == 0) x->stands_since_us = now_us;
+    if (!stands && --x->standing == 0) x->stood_us += (double)(now_us - x->stands_since_us);
 }
 
 /* ---- what they had ---- */
 
-void fair_charge(tenant_table *t, uint32_t index, double us) {
+static tenant *touch(tenant_table *t, uint32_t index) {
     tenant *x = &t->all[index];
-    x->owed_us += us;
-    if (x->touched) return;
+    if (!x->touched) t->touched[t->touched_count++] = index;
     x->touched = true;
-    t->touched[t->touched_count++] = index;
+    return x;
 }
 
-void fair_rent(tenant_table *t, uint32_t index, uint32_t pages, uint32_t page_count, uint64_t us) {
-    fair_charge(t, index, (double)us * pages / page_count);
+static void repay(tenant *x, uint64_t part, uint64_t *lent) {
+    check(part <= *lent && *lent <= x->lent);
+    x->lent -= part, *lent -= part;
+}
+
+uint64_t fair_lend(tenant_table *t, uint32_t index, double us) {
+    tenant        *x = &t->all[index];
+    const uint64_t lent = units(x, us);
+    if (turn_of(x) > t->clock) t->clock = turn_of(x);
+    x->lent += lent;
+    if (x->lent > t->lent_most) t->lent_most = x->lent;
+    move(t, index);
+    return lent;
+}
+
+void fair_repay(tenant_table *t, uint32_t index, uint64_t *lent) {
+    if (*lent == 0) return;
+    repay(&t->all[index], *lent, lent);
+    move(t, index);
+}
+
+void fair_charge(tenant_table *t, uint32_t index, double us, uint64_t *lent) {
+    tenant *x = touch(t, index);
+    x->owed_us += us;
+    if (lent && *lent) repay(x, units(x, us) < *lent ? units(x, us) : *lent, lent);
+}
+
+static void settle(tenant *x) {
+    if (x->standing) x->served_us += x->owed_us;
+    x->virtual_time += units(x, x->owed_us + x->rent_us);
+    x->owed_us = x->rent_us = 0;
 }
 
 void fair_settle(tenant_table *t) {
     for (uint32_t i = 0; i < t->touched_count; i++) {
-        tenant *x = &t->all[t->touched[i]];
-        x->service_us += x->owed_us;
-        x->virtual_time += (uint64_t)(x->owed_us * UNITS_PER_US / x->weight);
-        x->owed_us = 0, x->touched = false;
-        move_in(&t->live, t, t->touched[i]);
-        move_in(&t->ready, t, t->touched[i]);
+        settle(&t->all[t->touched[i]]);
+        t->all[t->touched[i]].touched = false;
+        move(t, t->touched[i]);
     }
     t->touched_count = 0;
-    move_clock(t);
 }
+
+/* ---- rent ---- */
+
+static void owe_rent(tenant_table *t, tenant *x, uint64_t now_us) {
+    x->rent_us += (double)(now_us - x->rent_since_us) * (double)x->pinned_pages / t->page_count;
+    x->rent_since_us = now_us;
+}
+
+void fair_pin(tenant_table *t, uint32_t index, uint32_t pages, uint64_t now_us) {
+    tenant *x = touch(t, index);
+    check(x->live > 0);
+    owe_rent(t, x, now_us);
+    if (index != NOBODY) t->names.all[name_of(index)].live++; /* nobody else gets its place */
+    x->pins++, x->pinned_pages += pages;
+}
+
+void fair_unpin(tenant_table *t, uint32_t index, uint32_t pages, uint64_t now_us) {
+    tenant *x = touch(t, index);
+    check(x->pins > 0 && x->pinned_pages >= pages);
+    owe_rent(t, x, now_us);
+    if (index != NOBODY) jobs_leave(&t->names, name_of(index), now_us, false);
+    x->pins--, x->pinned_pages -= pages;
+}
+
+/* Rent only ever moves somebody back, so who is still the first with all of it paid is the first. */
+void fair_refresh(tenant_table *t, uint64_t now_us) {
+    for (const heap_entry *first; (first = heap_first(&t->ready)) != NULL;) {
+        const uint32_t index = first->item;
+        tenant        *x = &t->all[index];
+        if (x->pins == 0 || x->rent_since_us == now_us) return;
+        owe_rent(t, x, now_us);
+        settle(x);
+        move(t, index);
+    }
+}
+
+/* ---- waiting ---- */
+
+void fair_wait(tenant_table *t, uint32_t index, bool waits, uint64_t now_us) {
+    tenant *x = &t->all[index];
+    if (!waits) {
+        heap_remove(&t->ready, index);
+        return;
+    }
+    owe_rent(t, x, now_us);
+    settle(x);
+    if (turn_of(x) < t->clock) x->virtual_time = t->clock - x->lent;
+    add_to_ready(t, index);
+}
+
+/* ---- how equal ---- */
 
 double fair_jain(const tenant_table *t, uint64_t now_us) {
     double sum = 0, squares = 0, count = 0;
     for (uint32_t i = 0; i <= t->names.used; i++) {
         const tenant *x = &t->all[i];
-        const double  live_us = x->live_us + (x->live ? (double)(now_us - x->live_since_us) : 0);
-        if (live_us <= 0 || x->weight <= 0) continue;
-        const double share = x->service_us / live_us / x->weight;
+        const double  stood_us = x->stood_us + (x->standing ? (double)(now_us - x->stands_since_us) : 0);
+        if (stood_us <= 0) continue;
+        const double share = x->served_us / stood_us / x->weight;
         sum += share, squares += share * share, count++;
     }
     return squares > 0 ? sum * sum / (count * squares) : 1;
 }
 
 void fair_check(const tenant_table *t) {
+    uint32_t live = 0;
     jobs_check(&t->names);
-    heap_check(&t->live);
     heap_check(&t->ready);
     for (uint32_t i = 0; i < t->count; i++) {
         const tenant *x = &t->all[i];
-        check(heap_holds(&t->live, i) == (x->live > 0) && (x->live > 0 || !heap_holds(&t->ready, i)));
-        check(x->live == 0 || x->virtual_time >= t->virtual_time);
-        check(i == NOBODY || name_of(i) >= t->names.used || t->names.all[name_of(i)].live == x->live);
+        live += x->live > 0;
+        check(x->standing <= x->live && (x->standing > 0 || (!heap_holds(&t->ready, i) && x->lent == 0)));
+        check(!heap_holds(&t->ready, i) || turn_of(x) + t->lent_most >= t->clock);
+        check(i == NOBODY || name_of(i) >= t->names.used || t->names.all[name_of(i)].live == x->live + x->pins);
     }
+    check(live == t->live_count);
 }

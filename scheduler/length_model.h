@@ -34,6 +34,8 @@ typedef struct {
 void length_model_init(length_model *m, uint32_t class_count, carver *c);
 /* An answer of `length` tokens ended by itself, or was cut off (by its limit, or its client). 0 tokens teach nothing. */
 void length_model_learn(length_model *m, uint64_t class, uint32_t length, bool ended);
+/* Whether enough answers ended for a guess. */
+static inline bool length_model_knows(const length_model *m) { return m->all.samples >= SAMPLES_MIN; }
 /* Tokens that an answer of this class which has said `said` will still say, in `quantile` of all such cases (0 < quantile
  * < 1); at least 1. LENGTH_UNKNOWN: too few answers were seen, or too few of them that are so long have ended. */
 uint32_t length_model_left(const length_model *m, uint64_t class, uint32_t said, double quantile);

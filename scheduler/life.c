@@ -20,12 +20,15 @@ uint32_t running_list_find(const scheduler *s, const running_list *l, uint32_t i
     return low;
 }
 
-void running_list_add(scheduler *s, running_list *l, uint32_t index) {
-    check(running_count(s) < s->config.running_max);
-    uint32_t at = running_list_find(s, l, index);
+static void running_list_insert(scheduler *s, running_list *l, uint32_t index, uint32_t at) {
+    check(running_count(s) < s->config.running_max && at <= l->count);
     memmove(l->sequences + at + 1, l->sequences + at, (l->count - at) * sizeof *l->sequences);
     l->sequences[at] = index;
     l->count++;
+}
+
+void running_list_add(scheduler *s, running_list *l, uint32_t index) {
+    running_list_insert(s, l, index, running_list_find(s, l, index));
 }
 
 void running_list_remove(scheduler *s, running_list *l, uint32_t index) {
@@ -133,7 +136,12 @@ void life_found(scheduler *s, uint32_t index, uint32_t tokens) {
     s->totals.cache_hit_tokens += tokens;
 }
 
-void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
+/* Its turn is taken before it has cost anything. */
+static void lend(scheduler *s, uint32_t index) {
+    if (s->tenants.turns) s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)prompt_us(s, index));
+}
+
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at) {
     sequence        *q = &s->sequences[index];
     sequence_record *r = &s->records[index];
     check(s->candidate == index && cached_tokens < q->known);
@@ -145,7 +153,8 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
     s->promised += r->pages_ever - held;
-    running_list_add(s, &s->prefilling, index);
+    running_list_insert(s, &s->prefilling, index, at);
+    lend(s, index);
     retain_admitted(s, index);
     outlook_add(s, index);
 }
@@ -199,6 +208,8 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     const uint32_t of = s->records[index].job;
     learn_length(s, index, finished);
     if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);
+    if (of != NO_JOB && finished && s->records[index].request.job.last_step)
+        length_model_learn(&s->turns, 0, s->jobs.all[of].turns, true);
     if (finished) retain_turn(s, index);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);

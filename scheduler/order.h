@@ -14,7 +14,9 @@
 #include "scheduler/step_model.h"
 
 enum { RANKED_MAX = 32 };     /* a plan */
-enum { ELDER_EVERY = 8 };     /* may pass somebody older for each that goes first by age; line.c */
+/* For each that goes first by age so many may pass who stood in line for longer, and so many times its device time; but no
+ * more than that many, however little they take. line.c */
+enum { ELDER_EVERY = 8, ELDER_MOST = 64 };
 #define RANK_HOLDS UINT64_MAX /* until something happens to the request */
 
 typedef struct {
@@ -28,6 +30,8 @@ typedef struct {
     uint64_t                 arrival;     /* its number, from 1 */
     uint64_t                 arrived_us;  /* SLOs count from it */
     uint64_t                 job_arrival; /* the number of its job's first request; its own where it has no job */
+    uint64_t                 job_end_us;  /* by when the job's last answer is wanted; UINT64_MAX: not said */
+    uint32_t                 job_done, job_left; /* where it is: turns answered; that are left, this one included, as far as known */
     bool                     job_pinned;  /* what its job's last turn left is kept for it */
     uint32_t                 known_tokens;
     uint32_t                 done_tokens;        /* of those, crossed all operators; 0 while waiting */

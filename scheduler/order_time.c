@@ -19,17 +19,18 @@ uint64_t order_decode_us(const order_view *q, double quantile) {
 
 static uint64_t sum_of(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
-/* When its first token must come, for the client's sake: by the limit on that, and early enough for the rest of the answer
- * to end by its deadline. UINT64_MAX: no matter. */
-static uint64_t due_of(const order_view *q, double quantile) {
+static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t less(uint64_t us, uint64_t by_us) { return us == UINT64_MAX ? us : us > by_us ? us - by_us : 0; }
+
+/* When its first token must come, for the client's sake: by the limit on that, and early enough for the rest of the answer,
+ * which takes so long, to end by its deadline, and by its share of its job's: what time the job has left is divided among
+ * the turns that it has left, so that the first of them does not use up what the last one needs. UINT64_MAX: no matter. */
+static uint64_t due_of(const order_view *q, uint64_t decode_us) {
     const request_slo *slo = &q->request->slo;
-    uint64_t           due_us = slo->ttft_us ? sum_of(q->arrived_us, slo->ttft_us) : UINT64_MAX;
-    if (slo->deadline_us) {
-        const uint64_t end_us = sum_of(q->arrived_us, slo->deadline_us), decode_us = order_decode_us(q, quantile);
-        const uint64_t latest_us = end_us > decode_us ? end_us - decode_us : 0;
-        if (latest_us < due_us) due_us = latest_us;
-    }
-    return due_us;
+    uint64_t           end_us = slo->deadline_us ? sum_of(q->arrived_us, slo->deadline_us) : UINT64_MAX;
+    if (q->job_end_us != UINT64_MAX)
+        end_us = earlier(end_us, q->arrived_us + less(q->job_end_us, q->arrived_us) / q->job_left);
+    return earlier(slo->ttft_us ? sum_of(q->arrived_us, slo->ttft_us) : UINT64_MAX, less(end_us, decode_us));
 }
 
 static double value_of(const order_view *q) { return q->request->slo.value > 0 ? q->request->slo.value : 1; }
@@ -54,7 +55,7 @@ enum { UNHURRIED_US = 10000000 };
 enum { DEADLINE_FEASIBLE, DEADLINE_LATE };
 
 static order_rank deadline_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
-    const uint64_t due_us = due_of(q, 0.5);
+    const uint64_t due_us = due_of(q, order_decode_us(q, 0.5));
     if (due_us == UINT64_MAX)
         return (order_rank){DEADLINE_FEASIBLE, sum_of(q->arrived_us, UNHURRIED_US), .until_us = RANK_HOLDS};
     if (q->returning) return (order_rank){DEADLINE_FEASIBLE, due_us, .until_us = RANK_HOLDS};
@@ -84,17 +85,15 @@ static order_rank srpt_rank(const scheduler_config *c, const order_view *q, uint
 
 /* ---- goodput ---- */
 
-/* Value per second: an answer is worth its value if it comes in time, and takes the predicted rest of its prompt and answer
- * (an upper quantile: long is the safe guess). The most value for the time goes first, so what all of it together is worth
- * grows fastest. Who waits gains: its value counts double after AGE_US, up to fourfold. Past the last moment at which it can
+/* Value per second: an answer is worth its value if it comes in time, and takes the predicted rest of its prompt and, of
+ * each pass that its answer takes, the share of one among those that usually decode. The most value for the time goes first,
+ * so what all of it together is worth grows fastest. How long an answer becomes is guessed by the median: an upper quantile
+ * would be safe, were it of this answer alone; of one distribution for all it takes most for hopeless. Who waits gains: its value counts double after AGE_US, up to fourfold. Past the last moment at which it can
  * be in time its value falls over a fifth of the time it was given, in steps, and is nothing then: it goes behind all who
  * can still gain something. So each request is ranked a handful of times in its life, at times known before, and there is
  * no tick. Who lost its memory comes back by the value of what is left of it, which is less time than before. */
-#define LONG_ANSWER 0.95
 enum { AGE_US = 30000000, AGES = 4, FALL_STEPS = 4, FALL_PART = 5 };
 enum { GOODPUT_WORTH, GOODPUT_LOST };
-
-static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* The share of its value that is left, and until when it stays so. */
 static double worth_at(const order_view *q, uint64_t due_us, uint64_t latest_us, uint64_t now_us, uint64_t *until_us) {
@@ -106,11 +105,17 @@ static double worth_at(const order_view *q, uint64_t due_us, uint64_t latest_us,
     return steps <= FALL_STEPS ? 1 - (double)steps / (FALL_STEPS + 1) : 0;
 }
 
+/* Of a job all turns count if the last one is in time, those that are answered too: what is still to be paid for each of
+ * them gets less from turn to turn, so a job that was begun is brought to its end. */
+static double job_share(const order_view *q) {
+    return q->job_end_us == UINT64_MAX ? 1 : (double)q->job_left / (q->job_done + q->job_left);
+}
+
 static order_rank goodput_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
-    const uint64_t prefill_us = order_prefill_us(c, q), due_us = due_of(q, LONG_ANSWER);
-    const double   needs_us = (double)prefill_us + (double)order_decode_us(q, LONG_ANSWER);
+    const uint64_t prefill_us = order_prefill_us(c, q), decode_us = order_decode_us(q, 0.5);
+    const double   needs_us = ((double)prefill_us + (double)decode_us / (1 + q->steps->usual_decodes)) * job_share(q);
+    const uint64_t due_us = due_of(q, decode_us), latest_us = less(due_us, prefill_us);
     uint64_t       until_us;
-    const uint64_t latest_us = due_us == UINT64_MAX ? UINT64_MAX : due_us > prefill_us ? due_us - prefill_us : 0;
     const double   worth = worth_at(q, due_us, latest_us, now_us, &until_us);
     const uint64_t waited_us = now_us > q->arrived_us ? now_us - q->arrived_us : 0, ages = 1 + waited_us / AGE_US;
     if (worth <= 0) return (order_rank){GOODPUT_LOST, price_of(needs_us, value_of(q)), .until_us = RANK_HOLDS};

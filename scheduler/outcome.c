@@ -64,7 +64,8 @@ static void learn(scheduler *s, uint32_t op) {
     s->totals.passes_us += s->now_us - p->planned_us;
 }
 
-/* The device worked for all rows at once; each sequence, and its tenant, is charged its rows. */
+/* The device worked for all rows at once; each sequence, and its tenant, is charged its rows. Decodes, of which there are
+ * many, have nothing lent: those of one tenant that stand together are charged together. */
 static void charge(scheduler *s) {
     const pass  *p = &s->pass;
     const double us_per_row = (double)(s->now_us - p->planned_us) / (p->decode_rows + p->prefill_rows);
@@ -74,8 +75,8 @@ static void charge(scheduler *s) {
         const double us = us_per_row * (p->slices[i].token_end - p->slices[i].token_begin);
         q->service_us += (uint64_t)us;
         owed_us += us;
-        if (i + 1 < p->slice_count && s->sequences[p->owners[i + 1].sequence].tenant == q->tenant) continue;
-        fair_charge(&s->tenants, q->tenant, owed_us);
+        if (i + 1 < p->decode_rows && s->sequences[p->owners[i + 1].sequence].tenant == q->tenant) continue;
+        fair_charge(&s->tenants, q->tenant, owed_us, i < p->decode_rows ? NULL : &s->records[p->owners[i].sequence].lent);
         owed_us = 0;
     }
     fair_settle(&s->tenants);

@@ -3,8 +3,9 @@
  * Each running sequence is a life of forecast.h: the tokens it knows, and the passes until it has as many as it is predicted
  * to have in the end. A prediction is a quantile of what answers of its tenant that were so long still said, and stands until
  * it is outlived; then the question is asked again, of the answers that were at least that long. So nothing is predicted twice
- * in vain, and an answer that surprises counts for more from then on. Before enough answers have ended (length_model.h) each
- * is taken to reach its limit, as conservative admission does.
+ * in vain, and an answer that surprises counts for more from then on. Before enough answers have ended (length_model.h)
+ * nothing is foreseen, and who fits enters: to take each for as long as its limit would be safe, and leave most of the machine
+ * idle while a queue builds up that lasts long after. What that costs is some memory taken back in the first minute.
  *     A prompt that is still being computed holds all its pages already and begins to grow some passes later, so it lives
  * longer: by its rows over the rows of a chunk. Pages that a sequence found in the cache are not its own. What is held now
  * and is nobody's own (prefixes that are shared, what the candidate found, what is kept for jobs) is taken to stay: once,
@@ -51,6 +52,7 @@ void outlook_remove(scheduler *s, uint32_t index) {
 uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens) {
     forecast_life *lives = s->forecast.lives;
     uint64_t       own = 0;
+    if (!length_model_knows(&s->lengths)) return 0;
     for (uint32_t i = 0; i < s->expected_count; i++) {
         const staircase *st = &s->stairs[s->sequences[s->expected[i]].slot];
         lives[i] = life_of(s, s->expected[i], st->done, st->cached);

@@ -301,7 +301,7 @@ static bool is_let_in(scheduler *s, uint32_t index, uint32_t cached) {
     return true;
 }
 
-static bool admit(scheduler *s, uint32_t index) {
+static bool admit(scheduler *s, uint32_t index, uint32_t at) {
     candidate_set(s, index);
     const sequence *q = &s->sequences[index];
     const uint32_t  cached = find_cached(s, index);
@@ -311,7 +311,7 @@ static bool admit(scheduler *s, uint32_t index) {
         s->refused = s->records[index].arrival;
         return false;
     }
-    life_admit(s, index, cached);
+    life_admit(s, index, cached, at);
     check(grow(s, q, tokens_to_enter(q)));
     swap_in(s, index, cached);
     if (!q->arriving) life_found(s, index, cached);
@@ -336,7 +336,8 @@ static void displace(scheduler *s) {
 }
 
 /* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
-static uint32_t newcomer(const scheduler *s, uint32_t next) {
+static uint32_t newcomer(scheduler *s, uint32_t next) {
+    fair_refresh(&s->tenants, s->now_us);
     const uint32_t first = first_waiting(s);
     if (first == NO_SEQUENCE || running_count(s) == s->config.running_max || rows_left(s) == 0) return NO_SEQUENCE;
     if (next < s->prefilling.count && !runs_before(s, first, s->prefilling.sequences[next])) return NO_SEQUENCE;
@@ -376,7 +377,7 @@ static void add_prefills_of(scheduler *s, length_class wanted) {
     for (uint32_t i = 0;; i++) {
         uint32_t index = open ? newcomer(s, i) : NO_SEQUENCE;
         if (index != NO_SEQUENCE && !may_join(s, index)) return;
-        if (index != NO_SEQUENCE && !admit(s, index)) {
+        if (index != NO_SEQUENCE && !admit(s, index, i)) {
             open = false;
             index = NO_SEQUENCE;
         }
@@ -437,6 +438,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     p->beside = !first_is_short(s) && decodes_wait(s);
     if (!p->beside) add_decodes(s);
     if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
+    if (s->tenants.turns) life_sort_prefilling(s);                /* who was let in was put where its turn was */
     p->stoppable = make_stoppable(s);
     if (p->beside && (!p->stoppable || p->slice_count == 0)) let_decodes_join(s);
     if (p->beside) leave_time_to_stop(s);

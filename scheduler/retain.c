@@ -52,14 +52,16 @@ void retain_drop(scheduler *s, uint32_t place) {
     kvcache_unpin(s->kv, p->tail);
     heap_remove(&s->retain.ends, place), heap_remove(&s->retain.youngest, place);
     s->retain.pages -= p->pages, s->retain.tenant_pages[p->tenant] -= p->pages;
+    fair_unpin(&s->tenants, p->payer, p->pages, s->now_us);
     p->tail = NO_PAGE, p->pages = 0;
     s->jobs.all[place].pinned_tokens = 0;
 }
 
-static void put(scheduler *s, uint32_t place, uint32_t slot, uint32_t of, uint64_t until_us) {
+static void put(scheduler *s, uint32_t place, const sequence *q, uint32_t of, uint64_t until_us) {
     pin *p = &s->retain.pins[place];
-    p->tail = kvcache_pin(s->kv, slot, &p->pages);
-    p->until_us = until_us, p->tenant = of;
+    p->tail = kvcache_pin(s->kv, q->slot, &p->pages);
+    p->until_us = until_us, p->tenant = of, p->payer = q->tenant;
+    fair_pin(&s->tenants, p->payer, p->pages, s->now_us);
     s->jobs.all[place].pinned_tokens = p->pages * s->config.page_tokens;
     s->retain.pages += p->pages, s->retain.tenant_pages[of] += p->pages;
     heap_add(&s->retain.ends, (heap_entry){0, place, until_us, place});
@@ -207,7 +209,7 @@ void retain_turn(scheduler *s, uint32_t index) {
     const uint64_t ttl = pages ? ttl_us(s, j, q->known) : 0;
     if (ttl > 0 && in_budget(s, of, pages)) {
         s->totals.pins_made++;
-        put(s, record->job, q->slot, of, ttl < UINT64_MAX - s->now_us ? s->now_us + ttl : UINT64_MAX);
+        put(s, record->job, q, of, ttl < UINT64_MAX - s->now_us ? s->now_us + ttl : UINT64_MAX);
     } else if (ttl > 0) {
         s->totals.pins_refused++;
     }
@@ -227,6 +229,7 @@ bool scheduler_end_job(scheduler *s, uint64_t now_us, uint64_t id) {
     if (index == NO_JOB) return false;
     retain_drop(s, index);
     if (s->jobs.all[index].live > 0) return true; /* what still runs goes on, and may be pinned again */
+    length_model_learn(&s->turns, 0, s->jobs.all[index].turns, true);
     if (s->retain.pins[index].job == id && s->retain.pins[index].turns > 0)
         return_model_job(&s->retain.returns, s->retain.pins[index].turns);
     s->retain.pins[index] = (pin){.tail = NO_PAGE};

@@ -18,6 +18,7 @@ enum { PIN_TENANTS = 256 }; /* with budgets of their own; further ones share pla
 typedef struct {
     uint32_t tail, pages;  /* the last page of the prefix, NO_PAGE: nothing is pinned; and how many there are */
     uint32_t tenant;       /* place in tenant_pages */
+    uint32_t payer;        /* in the table of fair.h: who pays rent for them */
     uint32_t turns;        /* that the job has finished */
     uint32_t known, grade; /* tokens at the end of the last; how little they will be wanted (kvcache/retention.h) */
     uint64_t until_us;

@@ -35,10 +35,11 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->stairs = carve(m, running, sizeof *s->stairs);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
     retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
-    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->seed, m);
+    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     swap_init(&s->swap, c, m);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
+    length_model_init(&s->turns, 0, m);
     forecast_init(&s->forecast, running + 1, c->page_tokens, m);
     s->expected = carve(m, running, sizeof *s->expected);
     step_model_init(&s->steps, &s->config.model);
@@ -223,7 +224,7 @@ void scheduler_read_stats(const scheduler *s, scheduler_stats *out) {
     out->host_pages_used = host_tier_used(&s->swap.host), out->host_pages_held = host_tier_held(&s->swap.host);
     out->copies_open = s->swap.open_count, out->swapped = s->swap.swapped, out->arriving = s->swap.arriving;
     out->page_copy_us = s->swap.copy_us;
-    out->tenants = s->tenants.live.count;
+    out->tenants = s->tenants.live_count;
     out->jain = fair_jain(&s->tenants, s->now_us);
     out->frames_used = s->frames.frame_count - s->frames.free_count;
 }

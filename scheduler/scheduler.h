@@ -37,7 +37,8 @@ typedef struct {
     uint64_t ttft_us;     /* first token, after arrival */
     uint64_t tbt_us;      /* each token, after the one before */
     uint64_t deadline_us; /* whole answer, after arrival */
-    double   value;       /* of an answer in time, beside others; 0: 1 */
+    uint64_t job_deadline_us; /* the last answer of its job, after the job's first request came */
+    double   value;           /* of an answer in time, or of a job, beside others; 0: 1 */
 } request_slo;
 
 typedef struct {
@@ -178,7 +179,7 @@ typedef struct {
     uint64_t forecast_pages; /* admission past-future: the worst moment to come, when it was last asked */
     uint64_t elders;                                 /* went first because others had passed them for long enough */
     uint32_t tenants;                                /* with requests that wait or run */
-    double   jain; /* of device time per second of being live, over the weight: 1 equal shares, 1/n one of n had all */
+    double   jain; /* of device time per second of having prompts to compute, over the weight: fair.h */
     uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
     uint32_t host_pages_total, host_pages_used, host_pages_held; /* used: hold a copy; held: of who waits in line */
     uint32_t copies_open, swapped, arriving; /* now: copies in flight; sequences that wait in line for memory with pages on

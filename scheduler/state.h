@@ -65,6 +65,7 @@ typedef struct {
     uint32_t          host_tail, host_pages;     /* waiting: the chain of host pages that it holds; 0 pages: none */
     uint64_t          fetch_first;               /* arriving: its copies have this id or a later one */
     uint32_t          fetch_open, fetched_pages; /* of them in flight; pages that it will have if none fails */
+    uint64_t          lent;         /* to its tenant when it was let in (fair.h) */
     uint32_t          newer, older; /* in its line; NO_SEQUENCE; not an elder's */
 } sequence_record;
 
@@ -75,7 +76,8 @@ typedef struct {
     uint32_t waiting;        /* of them */
     uint32_t oldest, newest; /* of all who are no elders, by since when; NO_SEQUENCE */
     uint32_t elder;          /* the one who waits; NO_SEQUENCE */
-    uint32_t passed;         /* somebody older, since the last one came in: how many; < ELDER_EVERY */
+    uint32_t passed;         /* somebody older, since the last one came in: how many; < ELDER_MOST */
+    uint64_t passed_us;      /* device time that they had */
 } line;
 
 /* The running sequences of one kind, sorted. */
@@ -143,6 +145,7 @@ struct scheduler {
     tenant_table  tenants;
     step_model    steps;
     length_model  lengths;
+    length_model  turns; /* of jobs that are known to be over: a job is as long as an answer is */
     forecast      forecast;
     uint32_t     *expected; /* [running_max]: the running, by how long they are predicted to live */
     uint32_t      expected_count;
@@ -170,7 +173,7 @@ static inline line    *line_of(scheduler *s, uint32_t index) {
 static inline uint32_t first_waiting(const scheduler *s) {
     if (!s->tenants.turns) return s->lines[0].first;
     const uint32_t turn = fair_first(&s->tenants);
-    return turn == NO_ITEM ? NO_SEQUENCE : s->lines[turn].first;
+    return turn == NO_JOB ? NO_SEQUENCE : s->lines[turn].first;
 }
 
 /* ---- line.c: who goes before whom ---- */
@@ -183,6 +186,7 @@ void line_rank_due(scheduler *s);                     /* asks anew about those w
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by turn of their tenants, rank, and arrival */
 void line_check(const scheduler *s);
 
+uint64_t prompt_us(const scheduler *s, uint32_t index); /* what the rest of its prompt is predicted to take; 0: unknown */
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us); /* stop.c */
 
 /* ---- outlook.c: the worst moment to come, where admission asks for it ---- */
@@ -192,7 +196,7 @@ uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens); /* 
 
 /* ---- life.c: how a sequence moves between its states ---- */
 void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */
-void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens); /* the candidate -> prefilling */
+void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at); /* the candidate -> prefilling[at] */
 void life_found(scheduler *s, uint32_t index, uint32_t tokens);        /* so many need not be computed */
 void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
 void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */

@@ -91,6 +91,7 @@ void step_model_learn(step_model *m, const step_load *l, uint64_t measured_us) {
     const double   scale = 1 / (double)measured_us;
     if (predicted) follow(&m->error_share, fabs((double)predicted * scale - 1), m->passes == LEARNED_MIN);
     follow(&m->usual_us, (double)measured_us, m->passes == 0);
+    follow(&m->usual_decodes, l->decode_rows, m->passes == 0);
     quantities(m, l, x);
     for (int i = 0; i < STEP_FEATURES; i++) x[i] *= scale; /* the target is then 1 */
     for (int i = 0; i < STEP_FEATURES; i++) gain[i] = dot(m->covariance[i], x);

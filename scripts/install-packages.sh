@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc make libc6-dev libuv1-dev node-llhttp libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libinih-dev libsodium-dev"
-tests="libcmocka-dev python3 python3-venv curl"
+tests="g++ libcmocka-dev python3 python3-venv curl"
 
 missing=""
 for package in $build $tests; do

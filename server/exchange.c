@@ -64,6 +64,7 @@ static void read_headers(exchange *x, const http_conn *c) {
     x->slo = (slo_params){.ttft_ms = read_ms(c, "x-llm-d-slo-ttft-ms"),
                           .tbt_ms = read_ms(c, "x-llm-d-slo-tpot-ms"),
                           .deadline_ms = -1,
+                          .job_deadline_ms = -1,
                           .value = -1};
 }
 
@@ -132,6 +133,12 @@ static bool give_to_worker(exchange *x) {
     return false;
 }
 
+/* What the headers did not say: what its key says, else everybody's. */
+static void aim(double *ms, uint32_t of_key_ms, uint64_t of_all_us) {
+    if (*ms < 0 && of_key_ms) *ms = of_key_ms;
+    else if (*ms < 0 && of_all_us) *ms = (double)of_all_us * 1e-3;
+}
+
 void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const char *path, tenant *who) {
     exchange *x = calloc(1, kind->size);
     if (!x) fatal("out of memory for a request");
@@ -146,8 +153,8 @@ void exchange_begin(service *sv, http_conn *c, const exchange_kind *kind, const 
     sv->metrics.count.exchanges++;
     sv->idle_ticks = 0;
     x->tenant = who;
-    if (who && who->ttft_ms && x->slo.ttft_ms < 0) x->slo.ttft_ms = who->ttft_ms;
-    if (who && who->tbt_ms && x->slo.tbt_ms < 0) x->slo.tbt_ms = who->tbt_ms;
+    aim(&x->slo.ttft_ms, who ? who->ttft_ms : 0, sv->config->slo_ttft_us);
+    aim(&x->slo.tbt_ms, who ? who->tbt_ms : 0, sv->config->slo_tbt_us);
     if (who && !enter(x)) return go_on(x);
     x->entered = true;
     if (kind->admit && !kind->admit(x)) return go_on(x);

@@ -183,6 +183,7 @@ static request_slo slo_from_now(const generation *g) {
     return (request_slo){.ttft_us = us_left(g->slo.ttft_ms, gone_us),
                          .tbt_us = us_left(g->slo.tbt_ms, 0),
                          .deadline_us = us_left(g->slo.deadline_ms, gone_us),
+                         .job_deadline_us = us_left(g->slo.job_deadline_ms, 0),
                          .value = g->slo.value < 0 ? 0 : g->slo.value};
 }
 

@@ -346,13 +346,11 @@ void http_chunk_end(http_conn *c) {
     c->chunk_open = false;
     if (!c->chunked) return;
     size_t n = c->out.size - c->chunk_at - CHUNK_HEAD_BYTES;
-    char   digits[24];
     if (n == 0) {
         c->out.size = c->chunk_at; /* an empty chunk would be the end */
         return;
     }
-    snprintf(digits, sizeof digits, "%08zx", n); /* OUT_MAX_BYTES has no more digits */
-    memcpy(c->out.data + c->chunk_at, digits, 8);
+    for (char *digit = c->out.data + c->chunk_at + 8; n; n >>= 4) *--digit = "0123456789abcdef"[n & 15]; /* of zeros */
     buf_append(&c->out, "\r\n", 2);
 }
 

@@ -198,12 +198,8 @@ static double value_of(const void *at, metric_type type, uint32_t i) {
 
 /* Nearly all are whole numbers: those without printf. */
 static void write_number(buf *out, double value) {
-    char digits[32], *p = digits + sizeof digits;
-    if (value < 0 || value >= 1e15 || value != (double)(uint64_t)value) return buf_printf(out, "%.12g", value);
-    uint64_t n = (uint64_t)value;
-    do *--p = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
-    buf_append(out, p, (size_t)(digits + sizeof digits - p));
+    if (value < 0 || value >= 1e15 || value != (double)(uint64_t)value) buf_printf(out, "%.12g", value);
+    else buf_u64(out, (uint64_t)value);
 }
 
 /* Who is there may change at any time, so these are not laid out. */

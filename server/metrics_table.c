@@ -145,8 +145,8 @@ const metric_row metric_rows[] = {
      TENANT(running, AS_U32)},
     {OURS("penstock_tenants_live"), GAUGE, NULL, "Tenants with requests that wait or run.", QUEUE(tenants, AS_U32)},
     {OURS("penstock_fairness_jain"), GAUGE, NULL,
-     "Jain's index of the tenants' device time per second of having requests, over their weights: 1 if equal, 1/n if one of n "
-     "had all.",
+     "Jain's index of the tenants' device time per second of having prompts to compute, over their weights: 1 if equal, 1/n if "
+     "one of n had all.",
      QUEUE(jain, AS_F64)},
     {OURS("penstock_elders_total"), COUNTER, NULL, "Requests that went first because others had passed them for long enough.",
      QUEUE(elders, AS_U64)},

@@ -24,7 +24,7 @@ enum { DAY_MS = 86400000, SLO_MS_MAX = DAY_MS };
 
 /* What a request wants of time; negative: not said. */
 typedef struct {
-    double ttft_ms, tbt_ms, deadline_ms, value;
+    double ttft_ms, tbt_ms, deadline_ms, job_deadline_ms, value;
 } slo_params;
 
 typedef struct {

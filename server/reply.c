@@ -269,7 +269,8 @@ static void text_event(generation *g, generation_choice *k) {
     const choice *c = &k->text;
     const char   *text = c->text.data ? c->text.data + c->sent : "";
     buf          *out = event_begin(g);
-    buf_printf(out, is_chat(g) ? "{\"index\":%u,\"delta\":{" : "{\"index\":%u,\"text\":", k->index);
+    buf_str(out, "{\"index\":"), buf_u64(out, k->index);
+    buf_str(out, is_chat(g) ? ",\"delta\":{" : ",\"text\":");
     if (is_chat(g)) write_delta(g, c, text, out);
     else json_quote(out, text, choice_unsent(c));
     buf_str(out, is_chat(g) ? "},\"logprobs\":" : ",\"logprobs\":");

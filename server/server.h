@@ -46,6 +46,7 @@ struct server_config {
     uint64_t    keepalive_comment_us;   /* an SSE comment is sent when a stream was silent for so long; 0: never */
     uint64_t    drain_us;               /* after SIGTERM running requests may finish for so long */
     uint64_t    stall_us;               /* work but no progress for so long: /live and /health answer 503 */
+    uint64_t    slo_ttft_us, slo_tbt_us; /* what requests aim at that say nothing, nor their key; 0: nothing */
     const char *metrics_dialects;       /* "both", "native" or "vllm"; NULL: both */
     bool        metrics_old_names;      /* vLLM's names of before as well */
     uint32_t    choices_max;            /* n x prompts of one HTTP request */

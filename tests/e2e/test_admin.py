@@ -184,14 +184,15 @@ def test_keys_are_given_and_tenants_told(start_daemon, penstock, standin, tmp_pa
 
 def test_a_key_brings_priority_and_targets_that_a_request_may_name_itself(start_daemon, penstock, tmp_path):
     (tmp_path / "keys").write_text(f"alice {digest(ALICE)} priority=7 priority-min=3 ttft-ms=250 tbt-ms=40\n")
+    with open(tmp_path / "keys", "a") as keys:
+        keys.write("guest anyone\n")
     daemon = start_daemon("--device", "sim", "--api-keys", tmp_path / "keys", "--admin-socket", tmp_path / "admin.sock",
-                          model="random:llama-160m")
+                          "--slo-ttft", "9s", "--slo-tbt", "700ms", model="random:llama-160m")
     operator = Operator(penstock, tmp_path / "admin.sock")
-    client = daemon.client(api_key=ALICE)
 
-    def seen(**more):
+    def seen(key=ALICE, **more):
         extra = {"ignore_eos": True, **more}
-        with client.completions.create(model=daemon.model, prompt=[1, 2], max_tokens=2000, stream=True, extra_body=extra) as stream:
+        with daemon.client(api_key=key).completions.create(model=daemon.model, prompt=[1, 2], max_tokens=2000, stream=True, extra_body=extra) as stream:
             next(iter(stream))
             (request,) = operator("requests")["requests"]
         wait_for(lambda: not operator("requests")["requests"])
@@ -200,6 +201,8 @@ def test_a_key_brings_priority_and_targets_that_a_request_may_name_itself(start_
     assert seen() == ("alice", 7, 250, 40)
     assert seen(priority=5, slo={"ttft_ms": 100}) == ("alice", 5, 100, 40)
     assert seen(priority=-50) == ("alice", 3, 250, 40)
+    assert seen(key="none") == ("guest", 0, 9000, 700)
+    assert seen(key="none", slo={"tbt_ms": 30}) == ("guest", 0, 9000, 30)
 
 
 def test_drain_ends_the_daemon_and_tells_those_who_are_cut_off(sim):

@@ -268,11 +268,11 @@ static void submit(world *w) {
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
     r->tenant = q.tenant.id, r->number = w->arrivals, r->arrived_us = w->now_us, r->key = key_of(w, r->number, r->arrived_us, q.priority);
-    r->left_before = *left_of(w, r), r->left_bound = ELDER_EVERY + 1 + w->config.running_max;
+    r->left_before = *left_of(w, r), r->left_bound = ELDER_MOST + 1 + w->config.running_max;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         if (!w->requests[i].live) continue;
         r->wait_bound += passes_of(w, w->requests[i].prompt, w->requests[i].output_max);
-        r->left_bound += ELDER_EVERY + 1 + w->config.running_max;
+        r->left_bound += ELDER_MOST + 1 + w->config.running_max;
     }
     r->live = true;
     w->accepted++;

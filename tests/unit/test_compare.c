@@ -31,11 +31,11 @@ static void a_grid_is_every_combination_the_last_word_fastest(void **state) {
     for (uint32_t i = 0; i < 6; i++) {
         settings s = {0};
         options *o;
-        bool     hints;
+        clients  said;
         buf_clear(&label), grid_label(&g, i, &label);
         assert_string_equal(label.data, labels[i]);
-        assert_int_equal(grid_settings(&g, i, "random:any", &s, &o, &hints, &err), OK);
-        assert_true(hints);
+        assert_int_equal(grid_settings(&g, i, "random:any", &s, &o, &said, &err), OK);
+        assert_true(said.hints && !said.sizes && said.max_tokens == 4096);
         assert_int_equal(s.engine.scheduler_settings.running_max, 8u << i % 3);
         assert_int_equal(s.engine.scheduler_settings.slicing.policy, i < 3 ? SLICING_CHUNKED : SLICING_LAYERED);
         options_free(o);
@@ -58,7 +58,8 @@ static void a_grid_that_the_daemon_would_not_take_is_refused_with_a_sentence(voi
         {"slicing=chunked slicing=whole", "twice"},
         {"running-max=many", "many"},
         {"host=1.2.3.4", "host"},
-        {"hints=perhaps", "yes or no"},
+        {"hints=perhaps", "no, yes or sizes"},
+        {"max-tokens=many", "or exact"},
         {"running-max=1,2,3,4,5,6,7,8,9,10,11 waiting-max=1,2,3,4,5,6,7,8,9,10 chunk-tokens=1,2,3,4,5,6,7,8,9,10", "cells"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -222,12 +222,15 @@ static void a_page_that_was_copied_before_needs_no_second_copy(void **state) {
     run_until_taken_back(t);
     const uint64_t first = stats_of(t).swap_out_pages;
     assert_int_equal(first, 4);
-    submit(t, 5, 5, 1, 4); /* so that not the same one is taken back again */
+    submit(t, 5, 5, 17, 12); /* so that not the same one is taken back again */
     run_until_arriving(t);
     report_copies(t, true), finish(t);
     plan_next(t), finish(t);
     assert_true(stats_of(t).swap_in_pages > 0);
-    submit(t, 3, 0, 33, 2); /* takes the place of 5 first */
+    submit(t, 3, 0, 13, 2); /* takes the place of 5 */
+    run_until_taken_back(t), finish(t), report_copies(t, true);
+    assert_int_equal(progress_of(t, 5).preemptions, 1);
+    submit(t, 4, 0, 21, 2); /* and this one that of 1 */
     while (progress_of(t, 1).preemptions < 2) run_until_taken_back(t), finish(t), report_copies(t, true);
     assert_true(stats_of(t).swap_clean_pages >= first);
     run_until_over(t, true);
