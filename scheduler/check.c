@@ -99,6 +99,7 @@ void scheduler_check(const scheduler *s) {
     line_check(s);
     jobs_check(&s->jobs);
     retain_check(s);
+    swap_check(s);
     check_sequences(s);
     check_list(s, &s->prefilling, SEQUENCE_PREFILLING);
     check_list(s, &s->decoding, SEQUENCE_DECODING);

@@ -38,8 +38,8 @@ static const policy_row preemptions[PREEMPTION_COUNT] = {
 };
 static const policy_row reclaims[RECLAIM_COUNT] = {
     [RECLAIM_RECOMPUTE] = {"recompute", &reclaim_recompute},
-    [RECLAIM_SWAP] = {"swap", NULL},
-    [RECLAIM_AUTO] = {"auto", NULL},
+    [RECLAIM_SWAP] = {"swap", &reclaim_swap},
+    [RECLAIM_AUTO] = {"auto", &reclaim_auto},
 };
 static const policy_row retentions[RETENTION_COUNT] = {
     [RETENTION_LRU] = {"lru", &retention_lru},
@@ -101,6 +101,8 @@ static const struct {
     LIMIT(retention.tenant_pins_percent, 0, 100),
     LIMIT(order.age_ms, 0, UINT32_MAX),
     LIMIT(fair.tenants_max, 0, 1 << 15),
+    LIMIT(reclaim.host_pages, 0, (1 << 30) - 1),
+    LIMIT(reclaim.copies_max, 0, 1 << 20),
     LIMIT(admission.quantile_percent, 0, 99),
     LIMIT(admission.reserve_percent, 0, 90),
 #undef LIMIT
@@ -151,6 +153,14 @@ static int check_policies(const scheduler_config *c, error *err) {
     }
     if (c->preemption.policy == PREEMPTION_OPERATOR && c->frame_count == 0)
         return error_set(err, ERR_INVALID, "scheduler: operator preemption leaves the rows of a stopped pass in a frame; give it frames");
+    if (c->reclaim.policy != RECLAIM_RECOMPUTE && c->reclaim.host_pages == 0)
+        return error_set(err, ERR_INVALID, "scheduler: reclaim = %s copies pages to host memory and there is none; give it some with host-cache-memory",
+                         reclaims[c->reclaim.policy].name);
+    if (c->reclaim.policy != RECLAIM_RECOMPUTE && !c->retention.prefix_cache)
+        return error_set(err, ERR_INVALID, "scheduler: reclaim = %s finds copied pages by what they hold and needs prefix-cache = yes",
+                         reclaims[c->reclaim.policy].name);
+    if (c->reclaim.displaces && c->order.policy != ORDER_PRIORITY)
+        return error_set(err, ERR_INVALID, "scheduler: displace is for who is a level of priority behind; set order = priority, or leave it out");
     if (c->fair.turns && c->fair.tenants_max == 1)
         return error_set(err, ERR_INVALID, "scheduler: one tenant cannot take turns; raise tenants-max, or leave fair out");
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0)
@@ -186,6 +196,9 @@ static bool nobody_to_stop_for(const scheduler_config *c) {
 static bool whole_with_budget(const scheduler_config *c) {
     return c->slicing.policy == SLICING_WHOLE && c->slicing.budget == SLICING_BUDGET_DEADLINE;
 }
+static bool host_memory_for_nothing(const scheduler_config *c) {
+    return c->reclaim.policy == RECLAIM_RECOMPUTE && c->reclaim.host_pages > 0;
+}
 static bool all_are_short(const scheduler_config *c) { return c->slicing.short_tokens > 0 && c->slicing.short_tokens >= c->context_max; }
 
 static const struct {
@@ -199,6 +212,7 @@ static const struct {
                       "slicing = auto chooses by the model"},
     {nobody_to_stop_for, "prompts may be stopped for whoever goes before them, but with order = fcfs nobody does"},
     {whole_with_budget, "prompts have a budget by deadline, but with slicing = whole they are not cut to it"},
+    {host_memory_for_nothing, "host-cache-memory is given and reclaim = recompute copies nothing there; set reclaim = swap or auto"},
     {all_are_short, "every prompt counts as short, so short-tokens keeps nothing apart"},
 };
 

@@ -63,6 +63,10 @@ enum { BATCH_TOKENS = 256 }; /* more rows at once than this read no weight less 
 typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;
 typedef struct {
     reclaim_policy policy;
+    bool           displaces;  /* order priority: who is a level behind gives its memory to who waits */
+    uint32_t       host_pages; /* swap and auto: pages of host memory */
+    uint32_t       copies_max; /* in flight or queued at once; 0: 4,096 */
+    double         page_copy_us; /* what a copy of a page takes, until it has been measured; 0: 100 */
 } reclaim_config;
 
 /* what stays cached */

@@ -119,6 +119,23 @@ void life_begin(scheduler *s, const scheduler_request *r) {
 
 /* ---- running ---- */
 
+/* Known when it is admitted, or once the copies that it then waits for are there. */
+void life_found(scheduler *s, uint32_t index, uint32_t tokens) {
+    sequence_record *r = &s->records[index];
+    r->cached = tokens;
+    if (r->lost > tokens) {
+        r->recomputed += r->lost - tokens;
+        s->totals.recomputed_tokens += r->lost - tokens;
+    }
+    r->lost = 0;
+    if (r->preemptions == 0) {
+        s->totals.prompt_tokens += r->request.prompt_tokens;
+        s->totals.prompt_cached_tokens += tokens;
+    }
+    s->totals.cache_queried_tokens += s->sequences[index].known;
+    s->totals.cache_hit_tokens += tokens;
+}
+
 /* Its turn is taken before it has cost anything. */
 static void lend(scheduler *s, uint32_t index) {
     if (s->tenants.turns) s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)prompt_us(s, index));
@@ -133,18 +150,6 @@ void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t a
     s->stairs[q->slot] = (staircase){.done = cached_tokens, .cached = cached_tokens};
     q->state = SEQUENCE_PREFILLING;
     q->returning = false;
-    r->cached = cached_tokens;
-    if (r->lost > cached_tokens) {
-        r->recomputed += r->lost - cached_tokens;
-        s->totals.recomputed_tokens += r->lost - cached_tokens;
-    }
-    r->lost = 0;
-    if (r->preemptions == 0) {
-        s->totals.prompt_tokens += r->request.prompt_tokens;
-        s->totals.prompt_cached_tokens += cached_tokens;
-    }
-    s->totals.cache_queried_tokens += q->known;
-    s->totals.cache_hit_tokens += cached_tokens;
     uint32_t held;
     kvcache_pages(s->kv, q->slot, &held);
     s->promised += r->pages_ever - held;
@@ -172,6 +177,7 @@ static void stop_running(scheduler *s, uint32_t index) {
     s->promised -= s->records[index].pages_ever - held;
     running_list_remove(s, list_of(s, q), index);
     outlook_remove(s, index);
+    swap_stop(s, index);
     if (q->state == SEQUENCE_PREFILLING) line_leave(s, index);
     staircase_clear(&s->stairs[q->slot], &s->frames);
     give_slot_back(s, q);
@@ -180,7 +186,8 @@ static void stop_running(scheduler *s, uint32_t index) {
 void life_send_back(scheduler *s, uint32_t index) {
     sequence        *q = &s->sequences[index];
     sequence_record *r = &s->records[index];
-    r->lost = s->stairs[q->slot].done;
+    if (!q->arriving) r->lost = s->stairs[q->slot].done; /* else what it lost before has not come back */
+    swap_out(s, index);
     r->preemptions++;
     q->returning = true;
     s->totals.preempted++;
@@ -206,6 +213,7 @@ void life_end(scheduler *s, uint32_t index, bool finished) {
     if (finished) retain_turn(s, index);
     if (q->state == SEQUENCE_WAITING) {
         if (s->candidate == index) candidate_clear(s);
+        swap_forget(s, index);
         stop_waiting(s, index);
         line_leave(s, index);
     } else {

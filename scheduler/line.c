@@ -83,6 +83,12 @@ void line_rejoin(scheduler *s, uint32_t index) {
     else running_list_add(s, &s->prefilling, index);
 }
 
+void line_rerank(scheduler *s, uint32_t index) {
+    if (s->sequences[index].state != SEQUENCE_DECODING) return line_rejoin(s, index);
+    take_rank(s, index);
+    drop_rank(s, index); /* it stands in no line: only whose memory is taken back depends on it */
+}
+
 void line_rank_due(scheduler *s) {
     for (int i = 0; i < RANKED_MAX; i++) {
         const heap_entry *first = heap_first(&s->due);

@@ -22,10 +22,12 @@ static order_rank fcfs_rank(const scheduler_config *c, const order_view *q, uint
  * back by its priority and the time it first came. */
 enum { AGE_MS = 30000 };
 
+uint64_t order_level_us(const scheduler_config *c) { return (uint64_t)(c->order.age_ms ? c->order.age_ms : AGE_MS) * 1000; }
+
 static order_rank priority_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
     (void)now_us;
     const uint64_t level = (uint64_t)((int64_t)q->request->priority - INT32_MIN);
-    const uint64_t age_us = (uint64_t)(c->order.age_ms ? c->order.age_ms : AGE_MS) * 1000;
+    const uint64_t age_us = order_level_us(c);
     uint64_t       key;
     if (__builtin_mul_overflow(level, age_us, &key) || __builtin_add_overflow(key, q->arrived_us, &key)) key = UINT64_MAX;
     return (order_rank){.key = key, .until_us = RANK_HOLDS};

@@ -46,6 +46,8 @@ typedef struct {
     bool bounded; /* passes nobody for ever by itself; else line.c lets one in nine go first by age */
 } order_api;
 
+uint64_t order_level_us(const scheduler_config *c); /* priority: how long a wait a level is worth */
+
 /* What is predicted, in device time if nobody else ran; 0: unknown yet. */
 uint64_t order_prefill_us(const scheduler_config *c, const order_view *q);        /* the rest of its prompt */
 uint64_t order_decode_us(const order_view *q, double quantile);                   /* the rest of its answer */

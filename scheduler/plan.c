@@ -1,7 +1,8 @@
 /* scheduler/plan.c: one function composes the five axes into the next pass.
  *
- *     every decode gets its row            reclaim names who gives memory back where there is none to grow; preemption may
- *                                          let all of them wait for prompts, and be stopped in time for them
+ *     every decode gets its row            who goes last gives memory back where there is none to grow, and reclaim says what
+ *                                          becomes of it; preemption may let all of them wait for prompts, and be stopped in
+ *                                          time for them
  *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
  *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
  *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
@@ -27,27 +28,9 @@ static bool grow(scheduler *s, const sequence *q, uint32_t tokens) {
     return true;
 }
 
-static void view_running(const scheduler *s, const running_list *l, running_view *out) {
-    for (uint32_t i = 0; i < l->count; i++) {
-        const sequence *q = &s->sequences[l->sequences[i]];
-        out[i] = (running_view){.arrival = s->records[l->sequences[i]].arrival, .known_tokens = q->known, .done_tokens = s->stairs[q->slot].done};
-        kvcache_pages(s->kv, q->slot, &out[i].pages);
-    }
-}
-
 /* The first in the queue gives up a page that it found in the cache and nobody else holds. */
 static bool take_from_queue(scheduler *s) {
     return s->candidate != NO_SEQUENCE && kvcache_shorten(s->kv, s->sequences[s->candidate].slot);
-}
-
-static void send_somebody_back(scheduler *s) {
-    uint32_t count = running_count(s), decodes = s->decoding.count;
-    check(count >= 2); /* one alone always fits: submit refused what does not */
-    view_running(s, &s->decoding, s->views);
-    view_running(s, &s->prefilling, s->views + decodes);
-    uint32_t victim = s->policies.reclaim->victim(s->views, count, s->last_victim);
-    check(victim < count && s->views[victim].arrival != s->last_victim);
-    life_send_back(s, victim < decodes ? s->decoding.sequences[victim] : s->prefilling.sequences[victim - decodes]);
 }
 
 /* Room for the row that each decode computes now. Who is sent back may be one that had its room, so it starts again. */
@@ -57,7 +40,8 @@ static void grow_decodes(scheduler *s) {
         if (grow(s, q, q->known)) {
             i++;
         } else if (!take_from_queue(s) && !retain_give_way(s)) {
-            send_somebody_back(s);
+            check(running_count(s) >= 2); /* one alone always fits: submit refused what does not */
+            life_send_back(s, reclaim_victim(s));
             i = 0;
         }
     }
@@ -75,6 +59,12 @@ static slice *add_slice(scheduler *s, uint32_t index, uint32_t segment_index) {
     return x;
 }
 
+/* The slice writes these positions: not before copies of what their pages held. */
+static void wait_for_copies(scheduler *s, const slice *x) {
+    const uint64_t newest = swap_touches(s, x->slot, x->token_begin, x->token_end);
+    if (newest > s->pass.waits_for) s->pass.waits_for = newest;
+}
+
 /* When its client wants the next token. */
 static uint64_t token_due_us(const sequence *q) {
     return q->tbt_us == 0 || q->token_us > NO_DUE - q->tbt_us ? NO_DUE : q->token_us + q->tbt_us;
@@ -90,6 +80,7 @@ static void add_decodes(scheduler *s) {
         x->op_begin = 0, x->op_end = s->config.model.op_count;
         x->frame_in = x->frame_out = (frame_place){NO_FRAME, 0};
         x->samples = true;
+        wait_for_copies(s, x);
         step_load_add_decode(&s->pass.load, &s->config.model, x->token_begin);
         const uint64_t due_us = token_due_us(q);
         if (due_us < s->pass.due_us) s->pass.due_us = due_us;
@@ -218,6 +209,7 @@ static void add_prefill_slice(scheduler *s, uint32_t index, uint32_t segment_ind
     x->frame_in = g->op > 0 ? g->place : (frame_place){NO_FRAME, 0};
     x->frame_out = g->place;
     x->samples = g->token_end == q->known && op_end == s->config.model.op_count;
+    wait_for_copies(s, x);
     s->pass.prefill_rows += g->token_end - g->token_begin;
     step_load_add_prefill(&s->pass.load, &s->config.model, g->token_begin, g->token_end, g->op, op_end);
     check(op_end == s->config.model.op_count || x->frame_out.frame != NO_FRAME);
@@ -282,33 +274,65 @@ static bool add_prefill(scheduler *s, uint32_t index) {
 
 /* ---- admission ---- */
 
-static bool admit(scheduler *s, uint32_t index, uint32_t at) {
-    candidate_set(s, index);
-    const sequence        *q = &s->sequences[index];
+/* Tokens that the cache holds for the candidate, which takes them. The newest must be computed: its logits draw the next. */
+static uint32_t find_cached(scheduler *s, uint32_t index) {
+    const sequence  *q = &s->sequences[index];
+    const kv_content content = content_of(q);
+    return s->records[index].request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
+}
+
+/* For what it knows, and the next token as well, if that is ever computed. */
+static uint32_t tokens_to_enter(const sequence *q) { return q->known + 1 == q->limit ? q->known : q->known + 1; }
+
+/* Pages that nobody runs with, and those that pins let go of where nobody runs: they would block for nothing. */
+static bool is_let_in(scheduler *s, uint32_t index, uint32_t cached) {
     const sequence_record *r = &s->records[index];
-    kv_content             content = content_of(q);
-    prefill_cut            cut;
-    /* the newest token must be computed: its logits draw the next one */
-    uint32_t cached = r->request.computes_all ? 0 : kvcache_match(s->kv, q->slot, &content, q->known - 1);
-    if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
-    uint32_t held = cached / s->config.page_tokens, tokens = q->known + 1; /* the next one as well, if it is ever computed */
-    if (tokens == q->limit) tokens--;
-    admission_view v = {.needs_now = pages_for(s, tokens) - held,
+    const uint32_t         held = cached / s->config.page_tokens;
+    admission_view v = {.needs_now = pages_for(s, tokens_to_enter(&s->sequences[index])) - held,
                         .needs_ever = r->pages_ever - held,
                         .available = kvcache_available(s->kv),
                         .running = running_count(s),
                         .promised = s->promised};
     if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
     while (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
-        if (running_count(s) > 0 || !retain_give_way(s)) { /* where nobody runs, pins would block for nothing */
-            s->refused = s->records[index].arrival;
-            return false;
-        }
+        if (running_count(s) > 0 || !retain_give_way(s)) return false;
         v.available = kvcache_available(s->kv);
     }
-    life_admit(s, index, cached, at);
-    check(grow(s, q, tokens));
     return true;
+}
+
+static bool admit(scheduler *s, uint32_t index, uint32_t at) {
+    candidate_set(s, index);
+    const sequence *q = &s->sequences[index];
+    const uint32_t  cached = find_cached(s, index);
+    prefill_cut     cut;
+    if (!next_cut(s, &(prefill_piece){q->known - cached, cached, 0, s->config.model.op_count}, &cut)) return false;
+    if (!is_let_in(s, index, cached)) {
+        s->refused = s->records[index].arrival;
+        return false;
+    }
+    life_admit(s, index, cached, at);
+    check(grow(s, q, tokens_to_enter(q)));
+    swap_in(s, index, cached);
+    if (!q->arriving) life_found(s, index, cached);
+    return true;
+}
+
+/* The first in line takes the place of who is a level of priority behind it, if there is no other. */
+static void displace(scheduler *s) {
+    uint64_t pages;
+    while (s->config.reclaim.displaces && s->waiting_count > 0) {
+        const uint32_t first = first_waiting(s), last = reclaim_displaced(s, first, &pages);
+        if (last == NO_SEQUENCE) return;
+        if (running_count(s) < s->config.running_max) {
+            candidate_set(s, first);
+            const uint32_t cached = find_cached(s, first);
+            const uint64_t needs = pages_for(s, tokens_to_enter(&s->sequences[first])) - cached / s->config.page_tokens;
+            if (is_let_in(s, first, cached) || needs > kvcache_available(s->kv) + pages) return;
+        }
+        s->totals.displaced++;
+        life_send_back(s, last);
+    }
 }
 
 /* The first in the queue, if it goes before the prompt that runs at prefilling[next]. */
@@ -359,6 +383,7 @@ static void add_prefills_of(scheduler *s, length_class wanted) {
         }
         if (index == NO_SEQUENCE && i < s->prefilling.count) index = s->prefilling.sequences[i];
         if (index == NO_SEQUENCE) return;
+        if (s->sequences[index].arriving) continue; /* no row before its pages are there */
         const length_class own = class_of(s, index);
         if (wanted == LENGTH_ANY) wanted = own;
         if (own != wanted) s->pass.owed = (uint8_t)own;
@@ -404,9 +429,12 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     s->refused = 0;
     p->load = (step_load){0};
     p->free_rows = (frame_place){NO_FRAME, 0};
+    p->waits_for = 0;
+    swap_begin_plan(s);
 
     line_rank_due(s);
     grow_decodes(s);
+    displace(s);
     p->beside = !first_is_short(s) && decodes_wait(s);
     if (!p->beside) add_decodes(s);
     if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
@@ -416,13 +444,17 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     if (p->beside) leave_time_to_stop(s);
     s->totals.passes_beside += p->beside;
 
-    check(p->slice_count > 0 || (running_count(s) == 0 && s->waiting_count == 0)); /* somebody can always go on */
+    /* somebody can always go on, or will when copies are there */
+    check(p->slice_count > 0 || s->swap.arriving > 0 || (running_count(s) == 0 && s->waiting_count == 0));
     check(p->decode_rows + p->prefill_rows <= s->config.batch_tokens_max);
     p->in_flight = p->slice_count > 0;
     *out = (plan){.slice_count = p->slice_count,
                   .slices = p->slices,
                   .decode_rows = p->decode_rows,
                   .prefill_rows = p->prefill_rows,
-                  .stoppable = p->stoppable && p->in_flight};
+                  .stoppable = p->stoppable && p->in_flight,
+                  .copy_count = s->swap.planned_count,
+                  .copies = s->swap.planned,
+                  .waits_for = p->waits_for};
     return p->in_flight;
 }

@@ -6,8 +6,8 @@
  *     order.h            who goes first?                     sees one request, what is predicted of it and the time
  *     admission.h        may this one enter?                 sees pages in numbers; never reorders
  *     slicing.h          how is a prompt cut?                sees a budget and one piece; never chooses the prompt
- *     preemption.h       when does a running pass yield,     sees who wants in and what is left of the pass
- *                        and whose memory is taken back?     sees the running; names one
+ *     preemption.h       when does a running pass yield?     sees who wants in and what is left of the pass
+ *     reclaim.h          how is memory taken back?           sees pages and times; from whom is the order's matter
  *     kvcache/retention.h  what stays cached?                sees pages that nobody holds; never running work
  *
  * Two models serve them all: step_model.h predicts the time of a pass, length_model.h the length of an answer. */
@@ -16,6 +16,7 @@
 #include "scheduler/admission.h"
 #include "scheduler/order.h"
 #include "scheduler/preemption.h"
+#include "scheduler/reclaim.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/slicing.h"
 

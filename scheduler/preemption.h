@@ -1,14 +1,13 @@
-/* scheduler/preemption.h: when does running work yield, and how is memory taken back?
+/* scheduler/preemption.h: when does running work yield?
  *
- * Two tables. `preemption` is asked between the operators of a pass that may be stopped (prefill only, a frame for every
- * slice): a stop loses nothing, the rows wait in their frames. `reclaim` is asked when a running sequence cannot grow. */
+ * Asked between the operators of a pass that may be stopped (prefill only, a frame for every slice): a stop loses nothing,
+ * the rows wait in their frames. How memory is taken back is reclaim.h's. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "scheduler/config.h"
 
-/* ---- preemption ---- */
 typedef enum { STOP_NONE, STOP_CANCELLED, STOP_OUTRANKED, STOP_TOKEN_DUE, STOP_REASONS } stop_reason;
 
 typedef struct {
@@ -31,16 +30,4 @@ typedef struct {
     bool (*joins)(const scheduler_config *c, uint32_t rows, uint32_t tokens);
 } preemption_api;
 
-/* ---- reclaim: names one of several ---- */
-typedef struct {
-    uint64_t arrival;
-    uint32_t known_tokens, done_tokens, pages;
-} running_view;
-
-typedef struct {
-    /* Index into running[count], count >= 2. last_victim: an arrival number, 0: none yet. */
-    uint32_t (*victim)(const running_view *running, uint32_t count, uint64_t last_victim);
-} reclaim_api;
-
 extern const preemption_api preemption_none, preemption_operator;
-extern const reclaim_api    reclaim_recompute;

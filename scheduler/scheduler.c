@@ -33,11 +33,11 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->free_slots = carve(m, running, sizeof *s->free_slots);
     s->free_slot_count = running;
     s->stairs = carve(m, running, sizeof *s->stairs);
-    s->views = carve(m, running, sizeof *s->views);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
     retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
     fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed, m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
+    swap_init(&s->swap, c, m);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);
     length_model_init(&s->turns, 0, m);
     forecast_init(&s->forecast, running + 1, c->page_tokens, m);
@@ -80,6 +80,7 @@ int scheduler_new(scheduler **out, const scheduler_config *c, error *err) {
     s->memory = memory;
     s->candidate = NO_SEQUENCE;
     retain_start(&s->retain);
+    swap_start(&s->swap, c);
     for (uint32_t i = 0; i < s->sequence_count; i++) s->free_sequences[i] = s->sequence_count - 1 - i;
     for (uint32_t i = 0; i < c->running_max; i++) s->free_slots[i] = c->running_max - 1 - i;
     for (uint32_t i = 0; i < line_count(s); i++)
@@ -147,10 +148,21 @@ bool scheduler_cancel(scheduler *s, uint64_t now_us, uint64_t id) {
     return true;
 }
 
+bool scheduler_set_priority(scheduler *s, uint64_t now_us, uint64_t id, int32_t priority) {
+    check(now_us >= s->now_us);
+    s->now_us = now_us;
+    const uint32_t index = id_map_find(&s->ids, id);
+    if (index == NO_SEQUENCE) return false;
+    s->records[index].request.priority = priority;
+    line_rerank(s, index);
+    return true;
+}
+
 void scheduler_drop_cache(scheduler *s) {
     candidate_clear(s);
     retain_drop_all(s);
     kvcache_drop(s->kv);
+    swap_drop(s);
 }
 
 /* ---- views ---- */
@@ -208,6 +220,10 @@ void scheduler_read_stats(const scheduler *s, scheduler_stats *out) {
     out->jobs = s->jobs.ids.count;
     out->pins = s->retain.ends.count;
     out->pages_pinned = kvcache_pinned_pages(s->kv);
+    out->host_pages_total = s->config.reclaim.host_pages;
+    out->host_pages_used = host_tier_used(&s->swap.host), out->host_pages_held = host_tier_held(&s->swap.host);
+    out->copies_open = s->swap.open_count, out->swapped = s->swap.swapped, out->arriving = s->swap.arriving;
+    out->page_copy_us = s->swap.copy_us;
     out->tenants = s->tenants.live_count;
     out->jain = fair_jain(&s->tenants, s->now_us);
     out->frames_used = s->frames.frame_count - s->frames.free_count;

@@ -68,6 +68,9 @@ bool scheduler_is_live(const scheduler *s, uint64_t id);
  * false: there is no such job. */
 bool scheduler_end_job(scheduler *s, uint64_t now_us, uint64_t job);
 
+/* The priority of a request that waits or runs is another from now on. false: not here. */
+bool scheduler_set_priority(scheduler *s, uint64_t now_us, uint64_t id, int32_t priority);
+
 #define NO_FRAME UINT32_MAX
 /* Where a suspended slice's rows lie. Slices of one pass share a frame, so one frame is one stopped pass, however many
  * prompts it had; a slice that is taken up later may be cut by tokens, and then takes only its part of the rows. */
@@ -88,11 +91,23 @@ typedef struct {
     bool samples;                    /* the last row reaches the end and is the sequence's newest token: draw the next */
 } slice;
 
+/* One page of keys and values to host memory, or back. Copies that touch the same page, or the same host page, take effect in
+ * order of id, and each after the passes before its plan; else they may overlap, with each other and with passes. */
+typedef struct {
+    uint64_t id; /* from 1, rising */
+    bool     to_host;
+    uint32_t page, host_page;
+} page_copy;
+
 typedef struct {
     uint32_t     slice_count;
     const slice *slices; /* decode rows (one token wide, uncut) first; owned by the scheduler until the next call */
     uint32_t     decode_rows, prefill_rows; /* the first decode_rows slices are decodes; 0 where the decodes wait */
     bool         stoppable; /* prefill only, every slice has a frame_out: may be stopped at an operator boundary */
+    /* To be begun before the pass, and also where there is none. Bounded by reclaim.copies_max with those in flight. */
+    uint32_t         copy_count;
+    const page_copy *copies;
+    uint64_t         waits_for; /* the pass writes to a page that this copy touches: it begins after it; 0: none */
 } plan;
 
 /* Decides the next pass. false: nothing can run now (ask again after the next event). Must not be called while a plan is
@@ -106,6 +121,8 @@ typedef struct {
 /* The plan in flight was walked to its end. outcomes[i] belongs to slices[i] and is read only where it samples.
  * The time from plan to report is taken as what the pass cost. */
 void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *outcomes);
+/* A copy of an earlier plan is done, or failed; at any time. Of a copy that failed nothing is taken to have been written. */
+void scheduler_copy_done(scheduler *s, uint64_t now_us, uint64_t id, bool ok);
 /* The plan in flight (a stoppable one) stopped before operator `op`: rows are in each slice's frame_out; a slice that had
  * not joined yet (op_begin > op) is where it was, in its frame_in. At least one operator was done. */
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op);
@@ -149,6 +166,7 @@ typedef struct {
     uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
     uint32_t frames_used;
     uint64_t accepted, refused, finished, cancelled, preempted;
+    uint64_t displaced; /* of the preempted: gave their place to a better priority */
     uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
     uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
@@ -163,6 +181,12 @@ typedef struct {
     uint32_t tenants;                                /* with requests that wait or run */
     double   jain; /* of device time per second of having prompts to compute, over the weight: fair.h */
     uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
+    uint32_t host_pages_total, host_pages_used, host_pages_held; /* used: hold a copy; held: of who waits in line */
+    uint32_t copies_open, swapped, arriving; /* now: copies in flight; sequences that wait in line for memory with pages on
+                                                the host; that are admitted and wait for copies */
+    uint64_t swap_out_pages, swap_in_pages, swap_clean_pages, swap_failed_pages; /* clean: needed no copy, for one was there */
+    uint64_t swap_in_tokens; /* that so were not computed again */
+    double   page_copy_us;
     uint64_t pins_made, pins_refused, pins_hit, pins_expired, pins_broken; /* refused: over a budget; broken: gave way */
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);

@@ -28,6 +28,7 @@
 #include "scheduler/retain.h"
 #include "scheduler/staircase.h"
 #include "scheduler/step_model.h"
+#include "scheduler/swap.h"
 
 #define NO_SLOT UINT32_MAX
 
@@ -47,6 +48,7 @@ typedef struct {
     uint8_t         state;        /* sequence_state */
     bool            returning : 1, in_flight : 1, cancelled : 1;
     bool            elder : 1; /* goes before all who are none until it has its token */
+    bool            arriving : 1; /* prefilling, and has no row until copies of its pages are there */
 } sequence;
 _Static_assert(sizeof(sequence) <= CARVE_ALIGN, "a pass over all that decode walks one line of each");
 
@@ -60,6 +62,9 @@ typedef struct {
     uint32_t          cached;     /* tokens found when last admitted */
     uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
+    uint32_t          host_tail, host_pages;     /* waiting: the chain of host pages that it holds; 0 pages: none */
+    uint64_t          fetch_first;               /* arriving: its copies have this id or a later one */
+    uint32_t          fetch_open, fetched_pages; /* of them in flight; pages that it will have if none fails */
     uint64_t          lent;         /* to its tenant when it was let in (fair.h) */
     uint32_t          newer, older; /* in its line; NO_SEQUENCE; not an elder's */
 } sequence_record;
@@ -99,6 +104,7 @@ typedef struct {
     uint64_t     due_us;    /* by when the tightest of its decodes wants its token; NO_DUE */
     uint64_t     stop_us;   /* when it must be stopped for the decodes that wait for it; NO_DUE: none do */
     uint32_t     cancelled; /* sequences in it that are gone */
+    uint64_t     waits_for; /* a copy */
     uint32_t     slice_count, decode_rows, prefill_rows;
     step_load    load;      /* as planned */
     frame_place  free_rows; /* where this pass places the next rows to be suspended */
@@ -131,11 +137,11 @@ struct scheduler {
     uint32_t     *free_slots; /* stack of [running_max] */
     uint32_t      free_slot_count;
     staircase    *stairs; /* [running_max] by slot */
-    running_view *views;  /* [running_max], of reclaim */
     frame_pool    frames;
     kvcache      *kv;
     job_table     jobs;
     retainer      retain;
+    swapper       swap;
     tenant_table  tenants;
     step_model    steps;
     length_model  lengths;
@@ -174,6 +180,7 @@ static inline uint32_t first_waiting(const scheduler *s) {
 void line_join(scheduler *s, uint32_t index);         /* it waits: asks the order, at the end of those by age */
 void line_rejoin(scheduler *s, uint32_t index);       /* it waits or prefills: asks anew; the lists stay in order */
 void line_stop_waiting(scheduler *s, uint32_t index); /* and prefills, or leaves next */
+void line_rerank(scheduler *s, uint32_t index);       /* what the order goes by has changed; wherever it is */
 void line_leave(scheduler *s, uint32_t index);        /* it decodes, or goes */
 void line_rank_due(scheduler *s);                     /* asks anew about those whose time has come */
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by turn of their tenants, rank, and arrival */
@@ -190,6 +197,7 @@ uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens); /* 
 /* ---- life.c: how a sequence moves between its states ---- */
 void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at); /* the candidate -> prefilling[at] */
+void life_found(scheduler *s, uint32_t index, uint32_t tokens);        /* so many need not be computed */
 void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
 void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */
 void life_end(scheduler *s, uint32_t index, bool finished);            /* any -> free */

@@ -21,10 +21,17 @@ typedef struct {
     uint32_t        page_count;
 } slice_data;
 
+/* A copy that the scheduler asked for. */
+typedef struct {
+    page_copy copy;
+    bool      fails, done; /* done: and not yet reported */
+} pretend_copy;
+
 typedef struct {
     scheduler_config config;
     cell            *pages;  /* [page_count][page_tokens] */
     cell            *frames; /* [frame_count][frame_tokens] */
+    cell            *host;   /* [host_pages][page_tokens] */
     slice_data      *data;   /* [batch_tokens_max] of the plan's slices */
     uint64_t         cells_read;
 } pretend_device;
@@ -33,13 +40,15 @@ static void device_open(pretend_device *d, const scheduler_config *c) {
     *d = (pretend_device){.config = *c};
     d->pages = calloc((size_t)c->page_count * c->page_tokens, sizeof *d->pages);
     d->frames = calloc((size_t)c->frame_count * c->frame_tokens + 1, sizeof *d->frames);
+    d->host = calloc((size_t)c->reclaim.host_pages * c->page_tokens + 1, sizeof *d->host);
     d->data = calloc(c->batch_tokens_max, sizeof *d->data);
-    check(d->pages && d->frames && d->data);
+    check(d->pages && d->frames && d->host && d->data);
 }
 
 static void device_close(pretend_device *d) {
     free(d->pages);
     free(d->frames);
+    free(d->host);
     free(d->data);
 }
 
@@ -111,5 +120,17 @@ static void device_walk(pretend_device *d, const plan *p, uint32_t end) {
         const slice *s = &p->slices[i];
         uint32_t     reached = end < s->op_end ? end : s->op_end;
         if (reached > s->op_begin && reached < d->config.model.op_count) device_leave(d, s, &d->data[i], reached);
+    }
+}
+
+/* Only what crossed all operators is copied. A copy that fails leaves what nobody may read. */
+static void device_copy(pretend_device *d, const pretend_copy *c) {
+    const uint32_t n = d->config.page_tokens;
+    check(c->copy.page < d->config.page_count && c->copy.host_page < d->config.reclaim.host_pages);
+    cell *page = &d->pages[(size_t)c->copy.page * n], *host = &d->host[(size_t)c->copy.host_page * n];
+    cell *from = c->copy.to_host ? page : host, *to = c->copy.to_host ? host : page;
+    for (uint32_t i = 0; i < n; i++) {
+        check(from[i].op == d->config.model.op_count);
+        to[i] = c->fails ? (cell){0xBAD, 0} : from[i];
     }
 }

@@ -37,22 +37,30 @@ typedef struct {
     uint32_t    check_every;    /* scheduler_check after one event in so many */
     bool        urgent;         /* passes of prefill yield to arrivals and to decodes that said when they want their tokens */
     bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
+    uint32_t    swap_percent;   /* of the seeds: pages are copied to host memory and back */
+    uint32_t    copy_us;        /* mean time between two copies that are done */
+    uint32_t    fail_percent;   /* of the copies */
 } scenario;
 
 /* clang-format off */
 static const scenario scenarios[] = {
-    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check urgent steep */
-    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false, false},
-    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false, false},
-    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false, false},
-    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false, false},
-    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false, false},
-    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false, false},
-    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, false,  true},
-    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false, false},
-    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false, false},
-    {"urgent_passes_run_on_top_of_stopped_ones",         12, 25000,  20,  80,   8,  16,   150,   4,  10,    8,    5,   2,   4,  true, false},
-    {"decodes_that_wait_for_prompts_are_never_forgotten", 8, 25000,  40, 120,   6,  16,   900,   4,   5,    3,    5,   1,   4,  true, false},
+    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check urgent steep swap copy fail */
+    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false, false,  20,   20,  2},
+    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false, false,  20,   20,  2},
+    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false, false,  20,   20,  2},
+    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false, false,  20,   20,  2},
+    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false, false,  20,   20,  2},
+    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false, false,  20,   20,  2},
+    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, false,  true,  20,   20,  2},
+    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false, false,  20,   20,  2},
+    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false, false,  20,   20,  2},
+    {"urgent_passes_run_on_top_of_stopped_ones",         12, 25000,  20,  80,   8,  16,   150,   4,  10,    8,    5,   2,   4,  true, false,  20,   20,  2},
+    {"decodes_that_wait_for_prompts_are_never_forgotten", 8, 25000,  40, 120,   6,  16,   900,   4,   5,    3,    5,   1,   4,  true, false,  20,   20,  2},
+    {"what_was_copied_out_comes_back_whole",             16, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   10,  0},
+    {"copies_that_fail_lose_nothing",                    12, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   20, 40},
+    {"copies_slower_than_passes_delay_nobody_else",       8, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2,  true, false, 100,  300,  5},
+    {"three_pages_are_swapped_and_serve_everyone",        8, 20000,   3,   3,   4,   8,   500,   5,  40,   10,   10,   1,   2, false, false, 100,   30, 10},
+    {"a_storm_of_cancellations_meets_copies_in_flight",   8, 25000,   8,  30,   8,  30,    80,  50,  30,    6,    5,   3,   2, false, false, 100,   60, 10},
 };
 /* clang-format on */
 
@@ -61,9 +69,10 @@ static const scenario scenarios[] = {
 enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256, TENANTS = 3 };
 
 typedef struct {
-    bool     live, started, starts, cancelled, finished;
+    bool     live, started, entered, cancelled, finished;
     uint64_t id, salt, tenant, key, passes_before, preempted_before, wait_bound, left_before, left_bound, tbt_us, drew_us;
     uint32_t prompt, output_max, known, preemptions;
+    uint64_t number, arrived_us;
     bool     drew; /* in the last pass: must have a row in the next */
     uint32_t tokens[TOKENS_MAX];
     uint64_t prefix[TOKENS_MAX];
@@ -87,10 +96,13 @@ typedef struct {
     uint32_t         tbt_percent, tbt_max_us; /* of the requests: say how fast they want tokens */
     plan             plan;
     slice_outcome   *outcomes;
+    pretend_copy    *copies; /* [copies_max] in flight, by id */
+    uint32_t         copy_count;
+    uint64_t         copy_at_us; /* when the next is done */
     request         *requests; /* [LIVE_MAX] */
     uint32_t         live_count;
     conversation     kept[PROMPTS_KEPT];
-    uint64_t         arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
+    uint64_t         copied_out, copied_in, failed_copies, arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
     uint64_t         left[TENANTS]; /* got their first token, of each tenant that is told apart */
 } world;
 
@@ -139,6 +151,14 @@ static void draw_config(world *w) {
     for (uint32_t op = 1; op < c->model.op_count; op++)
         if (d->steep || percent(w, 50)) w->op_cuts[c->model.op_cut_count++] = op;
     c->model.op_cuts = w->op_cuts;
+    if (d->swap_percent == 100 && percent(w, 90)) c->admission.policy = ADMISSION_GREEDY; /* memory is short */
+    if (percent(w, d->swap_percent)) {
+        c->reclaim = (reclaim_config){.policy = percent(w, 80) ? RECLAIM_SWAP : RECLAIM_AUTO,
+                                      .displaces = c->order.policy == ORDER_PRIORITY && percent(w, 50),
+                                      .host_pages = between(w, 1, 2 * c->page_count),
+                                      .copies_max = between(w, 1, percent(w, 30) ? 3 : 40)};
+        c->retention.prefix_cache = true;
+    }
     c->retention.policy = (retention_policy)below(w, RETENTION_COUNT);
     c->retention.ttl_us = between(w, 1, 20000), c->retention.ttl_fitted = percent(w, 30);
     c->retention.pins_percent = between(w, 1, 100), c->retention.tenant_pins_percent = between(w, 1, 100);
@@ -152,9 +172,10 @@ static void world_open(world *w, const scenario *dice, uint64_t seed) {
     device_open(&w->device, &w->config);
     w->outcomes = calloc(w->config.batch_tokens_max, sizeof *w->outcomes);
     w->requests = calloc(LIVE_MAX, sizeof *w->requests);
-    check(w->outcomes && w->requests && w->config.waiting_max + 2 * w->config.running_max <= LIVE_MAX);
+    w->copies = calloc(w->config.reclaim.copies_max + 1, sizeof *w->copies);
+    check(w->outcomes && w->requests && w->copies && w->config.waiting_max + 2 * w->config.running_max <= LIVE_MAX);
     w->now_us = percent(w, 10) ? UINT64_MAX - (1ull << 40) : below(w, 1000);
-    w->arrive_at_us = w->now_us;
+    w->arrive_at_us = w->now_us, w->copy_at_us = UINT64_MAX;
 }
 
 static void world_close(world *w) {
@@ -162,6 +183,7 @@ static void world_close(world *w) {
     device_close(&w->device);
     free(w->outcomes);
     free(w->requests);
+    free(w->copies);
 }
 
 /* ---- requests ---- */
@@ -201,12 +223,12 @@ static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
 }
 
 /* What first come, first served and priority go by, from their definitions; 0: not a matter of one number. */
-static uint64_t key_of(const world *w, uint64_t number, int32_t priority) {
+static uint64_t key_of(const world *w, uint64_t number, uint64_t arrived_us, int32_t priority) {
     const order_config *o = &w->config.order;
     const uint64_t      wait_us = (uint64_t)((int64_t)priority - INT32_MIN) * (o->age_ms ? o->age_ms * 1000 : 30000000);
     if (w->config.fair.turns || o->policy > ORDER_PRIORITY) return 0;
-    if (o->policy == ORDER_FCFS || wait_us > UINT64_MAX - w->now_us) return number; /* at the clock's limit all are alike */
-    return w->now_us + wait_us;
+    if (o->policy == ORDER_FCFS || wait_us > UINT64_MAX - arrived_us) return number; /* at the clock's limit all are alike */
+    return arrived_us + wait_us;
 }
 
 static uint64_t *left_of(world *w, const request *r) { return &w->left[w->config.fair.turns ? r->tenant : 0]; }
@@ -245,7 +267,7 @@ static void submit(world *w) {
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
-    r->tenant = q.tenant.id, r->key = key_of(w, w->arrivals, q.priority);
+    r->tenant = q.tenant.id, r->number = w->arrivals, r->arrived_us = w->now_us, r->key = key_of(w, r->number, r->arrived_us, q.priority);
     r->left_before = *left_of(w, r), r->left_bound = ELDER_MOST + 1 + w->config.running_max;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         if (!w->requests[i].live) continue;
@@ -280,6 +302,13 @@ static void cancel(world *w) {
     if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
 }
 
+static void change_priority(world *w) {
+    request      *r = &w->requests[below(w, LIVE_MAX)];
+    const int32_t priority = (int32_t)below(w, 4) - 1;
+    check(scheduler_set_priority(w->scheduler, w->now_us, r->id, priority) == r->live);
+    if (r->live) r->key = key_of(w, r->number, r->arrived_us, priority);
+}
+
 /* ---- passes ---- */
 
 static request *request_of(world *w, uint64_t id) {
@@ -290,27 +319,37 @@ static request *request_of(world *w, uint64_t id) {
 
 static void check_first_row(world *w, request *r) {
     if (r->started) return;
-    r->started = r->starts = true;
+    r->started = true;
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     uint64_t again = stats.preempted - r->preempted_before, waited = w->passes_done - r->passes_before;
+    if (waited > w->longest_wait) w->longest_wait = waited;
+    if (w->config.reclaim.policy != RECLAIM_RECOMPUTE) return; /* and for as long as copies take */
     if (w->config.order.policy == ORDER_FCFS && !w->config.fair.turns)
         check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
     if (w->config.order.policy > ORDER_PRIORITY && (!w->config.fair.turns || w->config.fair.tenants_max == 0))
         check(*left_of(w, r) - r->left_before <= r->left_bound * (w->config.slicing.short_tokens ? 2 : 1));
-    if (waited > w->longest_wait) w->longest_wait = waited;
 }
 
-/* Nobody whose key is less was left waiting. */
+/* Else it runs, though it may wait for copies of its pages. */
+static bool waits(const world *w, const request *r) {
+    scheduler_progress now;
+    return scheduler_read_progress(w->scheduler, r->id, &now) && !now.running;
+}
+
+/* Of those who were let in now, nobody goes after one who still waits. */
 static void check_order(world *w) {
-    if (key_of(w, 1, 0) == 0 || w->config.slicing.short_tokens > 0) return; /* short prompts pass long ones */
+    if (key_of(w, 1, 1, 0) == 0 || w->config.slicing.short_tokens > 0) return; /* short prompts pass long ones */
     uint64_t last = 0, first = UINT64_MAX;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         request *r = &w->requests[i];
-        if (!r->live) continue;
-        if (!r->started && r->key < first) first = r->key;
-        if (r->starts && r->key > last) last = r->key;
-        r->starts = false;
+        if (!r->live || r->entered) continue;
+        if (waits(w, r)) {
+            if (r->key < first) first = r->key;
+            continue;
+        }
+        if (r->key > last) last = r->key;
+        r->entered = true;
     }
     check(last <= first);
 }
@@ -357,7 +396,6 @@ static void check_plan(world *w) {
         w->cut_slices += s->op_end < c->model.op_count;
         fold(w, s->id ^ (uint64_t)s->token_begin << 40 ^ (uint64_t)s->token_end << 20 ^ s->op_end);
     }
-    check_order(w);
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
     if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
@@ -368,11 +406,60 @@ static void check_plan(world *w) {
     }
 }
 
-static void plan_next(world *w) {
-    if (!scheduler_plan(w->scheduler, w->now_us, &w->plan)) {
-        check(w->live_count == 0);
-        return;
+/* ---- copies ---- */
+
+static void take_copies(world *w) {
+    const plan *p = &w->plan;
+    for (uint32_t i = 0; i < p->copy_count; i++) {
+        check(w->copy_count < w->config.reclaim.copies_max);
+        check(w->copy_count == 0 || w->copies[w->copy_count - 1].copy.id < p->copies[i].id);
+        w->copies[w->copy_count++] = (pretend_copy){.copy = p->copies[i], .fails = percent(w, w->dice->fail_percent)};
+        fold(w, p->copies[i].id << 32 ^ (uint64_t)p->copies[i].page << 8 ^ p->copies[i].host_page);
     }
+    if (w->copy_count > 0 && w->copy_at_us == UINT64_MAX) w->copy_at_us = w->now_us + below(w, 2 * w->dice->copy_us);
+}
+
+/* Copies of the same page keep their order, others may overtake. What was done may be reported later. */
+static bool must_follow(const world *w, uint32_t at) {
+    for (uint32_t i = 0; i < at; i++)
+        if (w->copies[i].copy.page == w->copies[at].copy.page || w->copies[i].copy.host_page == w->copies[at].copy.host_page) return true;
+    return false;
+}
+
+static void report_copy(world *w, uint32_t at) {
+    pretend_copy c = w->copies[at];
+    if (!c.done) device_copy(&w->device, &c);
+    memmove(w->copies + at, w->copies + at + 1, (--w->copy_count - at) * sizeof *w->copies);
+    *(c.copy.to_host ? &w->copied_out : &w->copied_in) += !c.fails;
+    w->failed_copies += c.fails;
+    scheduler_copy_done(w->scheduler, w->now_us, c.copy.id, !c.fails);
+}
+
+/* All up to this one have taken effect: a pass is waiting for them. */
+static void finish_copies(world *w, uint64_t last) {
+    for (uint32_t i = 0; i < w->copy_count && w->copies[i].copy.id <= last; i++) {
+        if (!w->copies[i].done) device_copy(&w->device, &w->copies[i]);
+        w->copies[i].done = true;
+    }
+    while (percent(w, 50) && w->copy_count > 0 && w->copies[0].copy.id <= last) report_copy(w, 0);
+}
+
+static void next_copy(world *w) {
+    uint32_t at = below(w, w->copy_count);
+    while (must_follow(w, at)) at--;
+    report_copy(w, at);
+    w->copy_at_us = w->copy_count > 0 ? w->now_us + below(w, 2 * w->dice->copy_us) : UINT64_MAX;
+}
+
+static void plan_next(world *w) {
+    scheduler_stats stats;
+    const bool      runs = scheduler_plan(w->scheduler, w->now_us, &w->plan);
+    take_copies(w);
+    scheduler_read_stats(w->scheduler, &stats);
+    check(runs || w->live_count == 0 || (stats.arriving > 0 && w->copy_count > 0));
+    check_order(w);
+    if (!runs) return;
+    if (w->plan.waits_for > 0) finish_copies(w, w->plan.waits_for);
     check_nobody_stalls(w);
     check_plan(w);
     for (uint32_t i = 0; i < w->plan.slice_count; i++) {
@@ -427,7 +514,8 @@ static void check_counts(world *w) {
     check(s.running <= w->config.running_max && s.waiting <= w->config.waiting_max + w->config.running_max);
     check(s.running + s.waiting == w->live_count && s.frames_used <= w->config.frame_count);
     check(s.accepted == w->accepted && s.finished + s.cancelled == w->ended);
-    check(w->config.admission.policy != ADMISSION_CONSERVATIVE || s.preempted == 0);
+    check(w->config.admission.policy != ADMISSION_CONSERVATIVE || s.preempted == s.displaced);
+    check(s.copies_open == w->copy_count && s.host_pages_held <= s.host_pages_used && s.host_pages_used <= s.host_pages_total);
     if (below(w, w->dice->check_every) == 0) scheduler_check(w->scheduler);
 }
 
@@ -444,7 +532,11 @@ static void look_at_pass(world *w) {
 }
 
 static void one_event(world *w) {
-    if (wake_at_us(w) < least_time(w->done_at_us, w->arrive_at_us)) {
+    const uint64_t pass_us = w->in_flight ? w->done_at_us : UINT64_MAX;
+    if (w->copy_count > 0 && w->copy_at_us <= least_time(least_time(wake_at_us(w), pass_us), w->arrive_at_us)) {
+        w->now_us = w->copy_at_us > w->now_us ? w->copy_at_us : w->now_us;
+        next_copy(w);
+    } else if (wake_at_us(w) < least_time(w->done_at_us, w->arrive_at_us)) {
         w->now_us = wake_at_us(w);
         w->woken = true;
         look_at_pass(w);
@@ -455,6 +547,7 @@ static void one_event(world *w) {
         w->now_us = w->arrive_at_us;
         w->arrive_at_us += below(w, 2 * w->dice->arrive_us);
         if (percent(w, 2)) scheduler_end_job(w->scheduler, w->now_us, between(w, 1, 20));
+        if (percent(w, 10)) change_priority(w);
         if (percent(w, w->dice->cancel_percent)) cancel(w);
         else submit(w);
         look_at_pass(w);
@@ -473,13 +566,15 @@ static void cancel_everything(world *w) {
         if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
     }
     if (w->in_flight) finish_pass(w, false);
-    check(!scheduler_plan(w->scheduler, w->now_us, &w->plan));
+    check(!scheduler_plan(w->scheduler, w->now_us, &w->plan) && w->plan.copy_count == 0);
+    while (w->copy_count > 0) report_copy(w, 0);
     scheduler_check(w->scheduler);
     scheduler_drop_cache(w->scheduler);
     scheduler_check(w->scheduler);
     scheduler_stats s;
     scheduler_read_stats(w->scheduler, &s);
     check(s.pages_free == s.pages_total && s.frames_used == 0 && s.running + s.waiting == 0);
+    check(s.host_pages_used == 0 && s.copies_open == 0 && s.swapped + s.arriving == 0);
     check(w->accepted == w->ended && s.accepted == w->accepted);
 }
 
@@ -494,11 +589,12 @@ static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, b
     if (print)
         fprintf(stderr,
                 "trace %016llx  %u events, %llu finished, %llu cancelled, %llu refused, %llu hits, %llu taken back, %llu "
-                "stopped, %llu cut, %llu decodes waited, longest wait %llu passes\n",
+                "stopped, %llu cut, %llu decodes waited, copies %llu out %llu clean %llu in %llu failed, longest wait %llu passes\n",
                 (unsigned long long)w.trace, events, (unsigned long long)s.finished, (unsigned long long)s.cancelled,
                 (unsigned long long)s.refused, (unsigned long long)s.cache_hit_tokens, (unsigned long long)s.preempted,
                 (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices,
-                (unsigned long long)w.waits, (unsigned long long)w.longest_wait);
+                (unsigned long long)w.waits, (unsigned long long)w.copied_out, (unsigned long long)s.swap_clean_pages,
+                (unsigned long long)w.copied_in, (unsigned long long)w.failed_copies, (unsigned long long)w.longest_wait);
     uint64_t trace = w.trace;
     world_close(&w);
     return trace;
