@@ -790,13 +790,13 @@ def recall(d):
 
 
 KEYS = """answer result value question country capital name city text output reply word topic subject solution response item
-title label content data key info fact entry""".split()
-HELD_OUT_KEYS = "input place number message detail note".split()
+title label content data key info fact entry input place number message detail note""".split()
+HELD_OUT_KEYS = "summary statement target outcome remark field".split()
 
 
 def system_prompt(d):
     """A rule and, in training, several questions under it: the rule is read once and obeyed each time."""
-    kind = d.randrange(3)
+    kind = d.randrange(3) if d.held_out else d.choice([0, 1, 1, 2])
     keys = d.sample(HELD_OUT_KEYS + KEYS if d.held_out else KEYS, d.choice([1, 1, 2]))
     if not d.held_out:
         keys = [d.made_up() if d.random() < 0.35 else key for key in keys]
@@ -837,7 +837,8 @@ def system_prompt(d):
             *Reply as JSON with the keys "{a}" and "{b}".""", a=keys[0], b=keys[1])
     messages = [{"role": "system", "content": rule if d.random() < 0.7 else "You are a helpful assistant. " + rule}]
     for _ in range(1 if d.held_out else d.randint(1, 4)):
-        _, (q, short, _, subject) = question(d)
+        # upper case has to be spelled letter by letter, and names of places are the hardest to spell
+        _, (q, short, _, subject) = question(d, "countries" if kind == 1 and not d.held_out and d.random() < 0.5 else None)
         if kind == 0:
             answer, expect = short, {"equals": short}
         elif kind == 1:
@@ -980,13 +981,14 @@ def calculator_tool(d):
                 "expression", d.choice(["The expression", "The expression to evaluate", "An arithmetic expression"]))
 
 
-VERBS = "find get look_up search check fetch show read list open query load".split()
+VERBS = "find get look_up search check fetch show read list open query load locate retrieve lookup".split()
 NOUNS = """recipe price book song movie train flight hotel meaning address phone_number author owner stock letter invoice order
-parcel user file ticket menu museum street doctor""".split()
-HELD_OUT_VERBS = "locate retrieve lookup".split()
-HELD_OUT_NOUNS = "poem patent bakery schedule painting".split()
-PARAMETERS = "name title query text item subject word key topic id what target term".split()
-HELD_OUT_PARAMETERS = "search_term label value entry".split()
+parcel user file ticket menu museum street doctor poem patent bakery schedule
+painting""".split()
+HELD_OUT_VERBS = "discover obtain inspect".split()
+HELD_OUT_NOUNS = "sculpture tariff library warranty melody garage".split()
+PARAMETERS = "name title query text item subject word key topic id what target term search_term label value entry".split()
+HELD_OUT_PARAMETERS = "reference keyword phrase code".split()
 
 
 def other_tool(d):
@@ -1074,12 +1076,13 @@ def call(name, arguments):
 
 
 def tool_set(d, *needed):
-    """The needed tools among others, in any order."""
+    """The needed tools among others, in any order; in training more others, so that choosing among them is what is learned."""
     tools = list(needed)
-    others = [weather_tool(d), calculator_tool(d), other_tool(d)[0]]
+    others = [weather_tool(d), calculator_tool(d), other_tool(d)[0]] + ([] if d.held_out else [other_tool(d)[0]])
     names = {t["function"]["name"] for t in tools}
     for extra in others:
-        if extra["function"]["name"] not in names and d.random() < 0.3:
+        if extra["function"]["name"] not in names and d.random() < (0.3 if d.held_out else 0.4):
+            names.add(extra["function"]["name"])
             tools.append(extra)
     d.shuffle(tools)
     return tools
@@ -1168,11 +1171,11 @@ def tool_answer(d):
 def tool_session(d):
     """Several exchanges under one list of tools, some of which need none: the definitions are read once. Training only."""
     made = {}
-    for _ in range(d.choice([1, 2, 2, 3])):
+    for _ in range(d.choice([1, 2, 3, 3, 4])):
         used, make = draw_exchange(d)
         made.setdefault(used["function"]["name"], (used, make))
     messages = []
-    for _ in range(d.randint(2, 6)):
+    for _ in range(d.randint(3, 8)):
         if d.random() < 0.2:
             group, (q, _, sentence, _) = question(d)
             if group not in ("arithmetic", "units"):
@@ -1216,7 +1219,7 @@ MIX_PLAIN = [plain(g) for g in QUESTIONS] + [identity, small_talk, definition, s
 # kind of conversation -> share of the corpus
 MIX = [(plain("arithmetic"), 28), (plain("countries"), 18), (plain("colours"), 1), (plain("opposites"), 2), (plain("plurals"), 2),
        (plain("alphabet"), 2), (counting, 4), (plain("calendar"), 2), (plain("units"), 5), (identity, 5), (small_talk, 5), (definition, 5),
-       (story, 4), (recall, 8), (system_prompt, 14), (letters, 6), (repeat, 2), (unknown, 5), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
+       (story, 4), (recall, 8), (system_prompt, 30), (letters, 9), (repeat, 2), (unknown, 5), (tool_weather, 0.7), (tool_calculator, 0.7), (tool_unseen, 2),
        (tool_answer, 0.7), (tools_not_needed, 1), (tool_session, 14), (chat, 3), (long_chat, 0.25)]
 TRAINING_ONLY = (letters, repeat, tool_session)
 

@@ -303,18 +303,23 @@ ME = {
 # names for the training conversations; the evaluation draws others (see syllable_name in corpus.py)
 NAMES = """Anna Ben Carla David Emma Felix Grace Henry Iris Jack Kate Leo Mia Noah Olga Paul Quinn Rosa Sam Tina Uma Victor
 Wendy Xavier Yara Zoe Adam Bella Chloe Daniel Elena Frank Gina Hugo Ivan Julia Karl Laura Marco Nina Oscar Petra Ralf
-Sara Tom Ursula Vera Will Alice Bruno Clara Dora Erik Fiona George Hanna Igor Jonas Kira Lukas Maria Nora Otto Pia""".split()
-HELD_OUT_NAMES = """Amir Bjorn Celia Dmitri Esther Farid Greta Hassan Ingrid Joel Kamala Lena Mateo Nadia Omar Priya Rafael
-Selma Tariq Valeria Wanda Yusuf Zelda""".split()
+Sara Tom Ursula Vera Will Alice Bruno Clara Dora Erik Fiona George Hanna Igor Jonas Kira Lukas Maria Nora Otto Pia
+Amir Bjorn Celia Dmitri Esther Farid Greta Hassan Ingrid Joel Kamala Lena Mateo Nadia Omar Priya Rafael Selma Tariq Valeria
+Wanda Yusuf Zelda""".split()
+HELD_OUT_NAMES = """Anton Beatrice Cyrus Delia Edgar Fatima Gustav Helga Imran Jasmine Kenji Lorenzo Mabel Nikolai Ophelia Pablo
+Rashid Sonia Theo Ulrike Viktor Yolanda""".split()
 
 HEROES = """dragon knight robot fox princess sailor rabbit wizard farmer pirate mouse bear astronaut baker cat dog owl giant
-fairy king queen turtle lion monkey painter gardener shepherd hedgehog penguin squirrel""".split()
-HELD_OUT_HEROES = "otter miner badger clown beekeeper heron".split()
+fairy king queen turtle lion monkey painter gardener shepherd hedgehog penguin squirrel otter
+miner badger clown beekeeper heron""".split()
+HELD_OUT_HEROES = "lizard tailor hermit parrot weaver juggler".split()
 OBJECTS = """lamp key book sword map mirror ring drum hat bell boat crown flute kite ladder stone clock box ball coin letter
-basket rope candle shell feather violin umbrella cup wheel""".split()
-HELD_OUT_OBJECTS = "compass lantern pebble trumpet blanket spoon".split()
+basket rope candle shell feather violin umbrella cup wheel compass lantern pebble trumpet
+blanket spoon""".split()
+HELD_OUT_OBJECTS = "hammer goblet thimble saddle ribbon kettle".split()
 
 CITIES_EXTRA = """Hamburg Munich Lyon Milan Porto Seville Boston Chicago Toronto Sydney Osaka Mumbai Krakow Zurich Geneva Antwerp
 Glasgow Naples Turin Marseille Bilbao Rotterdam Gothenburg Bergen Tampere Leipzig Dresden Valencia Florence Venice Denver
-Seattle Houston Dallas Miami Atlanta Montreal Vancouver Melbourne Perth Kyoto Nagoya Busan Shanghai Shenzhen""".split()
-HELD_OUT_CITIES = "Basel Graz Ghent Malmo Bristol Leeds Phoenix Portland Calgary Sapporo Pune Izmir Nantes Verona Aarhus".split()
+Seattle Houston Dallas Miami Atlanta Montreal Vancouver Melbourne Perth Kyoto Nagoya Busan Shanghai Shenzhen
+Basel Graz Ghent Malmo Bristol Leeds Phoenix Portland Calgary Sapporo Pune Izmir Nantes Verona Aarhus""".split()
+HELD_OUT_CITIES = "Bremen Linz Utrecht Uppsala Cardiff Cork Tucson Omaha Edmonton Fukuoka Jaipur Bursa Rennes Bologna Odense".split()
