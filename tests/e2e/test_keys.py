@@ -13,7 +13,7 @@ import pytest
 from conftest import BINARY
 
 ALICE, BOB, OLD = "sk-alice-0123456789abcdef", "sk-bob-0123456789abcdef", "sk-bob-before-0123456789"
-CHAT = {"messages": [{"role": "user", "content": "Who are you?"}]}
+CHAT = {"messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
 
 
 def digest(key):
