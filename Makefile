@@ -34,15 +34,16 @@ SOURCES = $(foreach d,$(FOLDERS),$(wildcard $d/*.c))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
-# kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into an object that the daemon opens (object.cu is its table); and
-# by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the last architecture serves later GPUs.
+# kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into one object, which so far proves that they compile (there is no
+# CUDA device yet that opens it); and by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the
+# last architecture serves later GPUs.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUDA_ARCHS),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
               -Xptxas -v -Xcompiler -fPIC,-Wall,-Wextra,-ffp-contract=off -Werror all-warnings -I. -MMD -MP
 CUDA_FILES  = $(wildcard kernels/cuda/*.cu)
 CUDA_OBJECT = $(if $(and $(NVCC),$(CUDA_FILES),$(filter release,$(MODE))),$(BUILD)/penstock-cuda.so)
-EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/object.cu,$(CUDA_FILES)) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
+EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(CUDA_FILES) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
 CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -x c++
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
