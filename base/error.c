@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/log.h"
 #include "base/utf8.h"
 
 static const struct {
