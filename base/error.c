@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/log.h"
 #include "base/utf8.h"
 
 static const struct {
