@@ -184,12 +184,17 @@ void log_start(void) {
     pthread_mutex_unlock(&out.lock);
 }
 
+static struct timespec after_ms(clockid_t clock, unsigned ms) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    t.tv_sec += ms / 1000, t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    return t;
+}
+
 void log_flush(unsigned timeout_ms) {
-    struct timespec due;
-    clock_gettime(CLOCK_MONOTONIC, &due);
-    due.tv_sec += timeout_ms / 1000, due.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (due.tv_nsec >= 1000000000) due.tv_sec++, due.tv_nsec -= 1000000000;
-    pthread_mutex_lock(&out.lock);
+    const struct timespec due = after_ms(CLOCK_MONOTONIC, timeout_ms), due_by_clock = after_ms(CLOCK_REALTIME, timeout_ms);
+    if (pthread_mutex_timedlock(&out.lock, &due_by_clock) != 0) return; /* it may be this thread's own, on its way to abort */
     while (out.runs && (out.waiting.size || out.writes))
         if (pthread_cond_timedwait(&out.emptied, &out.lock, &due) != 0) break;
     pthread_mutex_unlock(&out.lock);

@@ -510,6 +510,8 @@ static int open_parts(engine *e, error *err) {
     c->scheduler_settings.model.op_cut_count = e->program.layer_count - 1;
     c->scheduler_settings.model.experts = f->expert_count;
     c->scheduler_settings.model.experts_per_row = f->experts_per_token;
+    if (c->scheduler_settings.reclaim.policy != RECLAIM_RECOMPUTE) /* the scheduler would wait for copies that nobody makes */
+        return error_set(err, ERR_UNSUPPORTED, "no device copies pages to host memory yet; use reclaim = recompute");
     status = scheduler_new(&e->scheduler, &c->scheduler_settings, err);
     for (uint32_t i = 0; status == OK && scheduler_config_doubt(&c->scheduler_settings, i); i++)
         log_warn("scheduler", "%s", scheduler_config_doubt(&c->scheduler_settings, i));

@@ -88,10 +88,11 @@ static order_rank srpt_rank(const scheduler_config *c, const order_view *q, uint
 /* Value per second: an answer is worth its value if it comes in time, and takes the predicted rest of its prompt and, of
  * each pass that its answer takes, the share of one among those that usually decode. The most value for the time goes first,
  * so what all of it together is worth grows fastest. How long an answer becomes is guessed by the median: an upper quantile
- * would be safe, were it of this answer alone; of one distribution for all it takes most for hopeless. Who waits gains: its value counts double after AGE_US, up to fourfold. Past the last moment at which it can
- * be in time its value falls over a fifth of the time it was given, in steps, and is nothing then: it goes behind all who
- * can still gain something. So each request is ranked a handful of times in its life, at times known before, and there is
- * no tick. Who lost its memory comes back by the value of what is left of it, which is less time than before. */
+ * would be safe, were it of this answer alone; of one distribution for all it takes most for hopeless. Who waits gains: its
+ * value counts double after AGE_US, up to fourfold. Past the last moment at which it can be in time its value falls over a
+ * fifth of the time it was given, in steps, and is nothing then: it goes behind all who can still gain something. So each
+ * request is ranked a handful of times in its life, at times known before, and there is no tick. Who lost its memory comes
+ * back by the value of what is left of it, which is less time than before. */
 enum { AGE_US = 30000000, AGES = 4, FALL_STEPS = 4, FALL_PART = 5 };
 enum { GOODPUT_WORTH, GOODPUT_LOST };
 

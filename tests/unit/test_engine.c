@@ -404,6 +404,16 @@ static void the_snapshot_counts_passes_tokens_and_time(void **state) {
     engine_close(e);
 }
 
+static void copies_to_host_memory_that_no_device_makes_are_refused_at_start(void **state) {
+    (void)state;
+    engine_config c = sim_config();
+    engine       *e;
+    error         err;
+    c.scheduler_settings.reclaim = (reclaim_config){.policy = RECLAIM_SWAP, .host_pages = 64};
+    assert_int_equal(engine_open(&e, &c, &err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "recompute"));
+}
+
 static void a_context_that_does_not_fit_is_refused_with_the_flag_to_change(void **state) {
     (void)state;
     engine_config c = sim_config();
@@ -709,6 +719,7 @@ int main(void) {
         cmocka_unit_test(closing_with_running_requests_is_clean),
         cmocka_unit_test(the_snapshot_counts_passes_tokens_and_time),
         cmocka_unit_test(a_context_that_does_not_fit_is_refused_with_the_flag_to_change),
+        cmocka_unit_test(copies_to_host_memory_that_no_device_makes_are_refused_at_start),
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
         cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
         cmocka_unit_test(a_prompts_tokens_are_as_likely_as_they_were_when_they_were_drawn),
