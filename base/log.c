@@ -39,7 +39,8 @@ bool      log_enabled(log_level level) { return level <= log_threshold(); }
 
 static int open_file(const char *path, error *err) {
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
-    return fd >= 0 ? fd : error_set(err, ERR_IO, "the log file %s cannot be written: %s", path, strerror(errno));
+    if (fd < 0) return error_set(err, ERR_IO, "the log file %s cannot be written: %s", path, strerror(errno));
+    return fd; // cppcheck-suppress resourceLeak
 }
 
 int log_open(const char *path, error *err) {

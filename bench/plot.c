@@ -57,14 +57,15 @@ static void ticks_x(buf *out, const plot *p) {
     const plot_axes *a = &p->axes;
     if (!a->log_x) {
         double step = nice_step(a->x_max - a->x_min, p->inner_width / TICK_GAP_X);
-        for (double v = ceil(a->x_min / step) * step; v <= a->x_max + step * 1e-6; v += step)
-            tick_x(out, p, fabs(v) < step * 1e-6 ? 0 : v);
+        const long last = (long)floor(a->x_max / step + 1e-6);
+        for (long i = (long)ceil(a->x_min / step); i <= last; i++) tick_x(out, p, (double)i * step);
         return;
     }
     const bool few = a->x_max / a->x_min < 1000;
-    for (double decade = pow(10, floor(log10(a->x_min))); decade <= a->x_max; decade *= 10)
+    const int last = (int)floor(log10(a->x_max) + 1e-9);
+    for (int decade = (int)floor(log10(a->x_min)); decade <= last; decade++)
         for (int i = 0; i < (few ? 3 : 1); i++) {
-            double v = decade * (i == 0 ? 1 : i == 1 ? 2 : 5);
+            double v = pow(10, decade) * (i == 0 ? 1 : i == 1 ? 2 : 5);
             if (v >= a->x_min && v <= a->x_max) tick_x(out, p, v);
         }
 }
@@ -72,11 +73,12 @@ static void ticks_x(buf *out, const plot *p) {
 static void ticks_y(buf *out, const plot *p) {
     const plot_axes *a = &p->axes;
     double           step = nice_step(a->y_max - a->y_min, p->inner_height / TICK_GAP_Y);
-    for (double v = ceil(a->y_min / step) * step; v <= a->y_max + step * 1e-6; v += step) {
-        double y = plot_y(p, v);
+    const long       last = (long)floor(a->y_max / step + 1e-6);
+    for (long i = (long)ceil(a->y_min / step); i <= last; i++) {
+        double v = (double)i * step, y = plot_y(p, v);
         buf_printf(out, "<path class=grid d=\"M%.1f %.1fH%.1f\"/><text x=%.1f y=%.1f text-anchor=end>", p->left, y,
                    p->left + p->inner_width, p->left - 6, y + 4);
-        plot_number(out, a->y_percent ? v * 100 : fabs(v) < step * 1e-6 ? 0 : v);
+        plot_number(out, a->y_percent ? v * 100 : v);
         buf_str(out, a->y_percent ? " %</text>" : "</text>");
     }
 }

@@ -222,8 +222,8 @@ int trace_read_ids(const cJSON *object, const char *name, uint64_t **ids, size_t
 /* Rows of one session may stand apart in the file: moved together, in their order (a counting sort). */
 static void sort_by_session(trace_reader *r) {
     trace         *t = r->t;
-    trace_request *sorted = malloc((t->request_count + 1u) * sizeof *sorted);
-    uint8_t       *flags = malloc(t->request_count + 1u);
+    trace_request *sorted = malloc(((size_t)t->request_count + 1) * sizeof *sorted);
+    uint8_t       *flags = malloc((size_t)t->request_count + 1);
     if (!sorted || !flags) fatal("out of memory for %u requests", t->request_count);
     for (uint32_t i = 0, first = 0; i < t->session_count; first += t->sessions[i++].count) t->sessions[i].first = first;
     for (uint32_t i = 0; i < t->request_count; i++) {

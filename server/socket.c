@@ -46,7 +46,7 @@ static int bind_path(int *out, const char *path, unsigned mode, error *err) {
     bool   bound = fd >= 0 && bind(fd, &a.any, sizeof a.path) == 0;
     int    why = errno;
     umask(before);
-    if (bound) return *out = fd, OK;
+    if (bound) return *out = fd, OK; // cppcheck-suppress resourceLeak
     if (fd >= 0) close(fd);
     return error_set(err, ERR_ADDRESS, "cannot listen on %s: %s", path, strerror(why));
 }
@@ -64,7 +64,7 @@ static int bind_address(int *out, const char *host, uint32_t port, error *err) {
     bool bound = fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0;
     int  why = errno;
     freeaddrinfo(found);
-    if (bound) return *out = fd, OK;
+    if (bound) return *out = fd, OK; // cppcheck-suppress resourceLeak
     if (fd >= 0) close(fd);
     return error_set(err, ERR_ADDRESS, "cannot listen on %s port %u: %s; choose another with --host or --port", host, port,
                      strerror(why));
