@@ -2,7 +2,7 @@
  *
  * What an operator costs is a matter of the machine (sim_machine.h). What is drawn is a hash of the request's own history,
  * so everything above the device behaves as with a real one: the same answers whatever the neighbours and cuts. With
- * sim_realtime the calling thread sleeps for the costed time; without, a virtual clock jumps. */
+ * sim_realtime the calling thread sleeps for the costed time (pacer.h); without, a virtual clock jumps. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "engine/device.h"
+#include "engine/pacer.h"
 #include "engine/sim_machine.h"
 
 /* Ids from here on are ordinary pieces of text in the tokenizers in use: below are special tokens and single bytes. */
@@ -29,7 +30,8 @@ struct device {
     uint32_t          *drawn;   /* [outputs_max] */
     op_load            load;
     int64_t            load_window; /* the window that load's contexts were summed for; -1: none yet */
-    uint64_t           due_ns;      /* when what was launched so far is finished; the virtual clock */
+    uint64_t           virtual_ns;
+    pacer              pacer; /* sim_realtime */
     device_stats       stats;
     _Atomic uint64_t   now_us;
 };
@@ -86,22 +88,24 @@ static int sim_open(device **out, const checkpoint *c, const program *p, const d
 
 static uint64_t sim_now_us(const device *d) { return d->config.sim_realtime ? clock_us() : d->now_us; }
 
-static void sleep_until_ns(uint64_t due_ns) {
+static void sleep_until_due(device *d) {
+    const uint64_t        due_ns = d->pacer.due_ns;
     const struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) != 0) {
     }
+    pacer_woke(&d->pacer, clock_ns());
 }
 
 static void spend(device *d, op_kind kind, double ns) {
     d->stats.op_ns[kind] += (uint64_t)ns;
     if (!d->config.sim_realtime) {
-        d->due_ns += (uint64_t)ns;
-        d->now_us = d->due_ns / 1000;
+        d->virtual_ns += (uint64_t)ns;
+        d->now_us = d->virtual_ns / 1000;
         return;
     }
     const uint64_t now_ns = clock_ns();
-    d->due_ns = (d->due_ns > now_ns ? d->due_ns : now_ns) + (uint64_t)ns;
-    if (d->due_ns > now_ns + SLEEP_AHEAD_NS) sleep_until_ns(d->due_ns);
+    pacer_launch(&d->pacer, now_ns, (uint64_t)ns);
+    if (d->pacer.due_ns > now_ns + SLEEP_AHEAD_NS) sleep_until_due(d);
 }
 
 /* Positions that rows [begin, begin + n) of a sequence attend to where only the last `window` are visible (0: all). */
@@ -210,7 +214,7 @@ static void fill_logprobs(const device *d, const batch_output *o, sampled *s) {
 
 static int sim_collect(device *d, sampled *out, error *err) {
     (void)err;
-    if (d->config.sim_realtime) sleep_until_ns(d->due_ns);
+    if (d->config.sim_realtime && d->pacer.due_ns > clock_ns()) sleep_until_due(d);
     for (uint32_t i = 0; i < d->batch.output_count; i++) {
         const batch_output *o = &d->outputs[i];
         out[i] = (sampled){.token = o->scores ? o->history[o->history_count] : draw(d, o), .rank = o->scores};
