@@ -1,8 +1,6 @@
 /* bench/cmd_compare.c: `penstock-bench compare`: reads the flags, the grid and the trace, runs every cell, reports. */
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -88,35 +86,6 @@ static int read_flags(compare_flags *f, options **o, int argc, char **argv, erro
     return OK;
 }
 
-/* ---- the model by its name ---- */
-
-static void lower(const char *from, char *to, size_t room) {
-    size_t i = 0;
-    for (; from[i] && i + 1 < room; i++) to[i] = from[i] == ' ' ? '-' : (char)tolower((unsigned char)from[i]);
-    to[i] = 0;
-}
-
-static int refuse_model(const char *name, error *err) {
-    buf known;
-    buf_init(&known, 1 << 14);
-    for (uint32_t i = 0; checkpoint_random_name(i); i++)
-        buf_printf(&known, "%s%s", i ? ", " : "", checkpoint_random_name(i) + strlen("random:"));
-    const int code =
-        error_set(err, ERR_NOT_FOUND, "there is no model '%s', neither a folder nor one of %s", name, known.data);
-    buf_free(&known);
-    return code;
-}
-
-static int open_model(checkpoint **out, const char *name, error *err) {
-    char        shape[256] = "random:";
-    struct stat s;
-    if (strncmp(name, "random:", 7) == 0 || stat(name, &s) == 0) return checkpoint_open(out, name, err);
-    lower(name, shape + strlen(shape), sizeof shape - strlen(shape));
-    for (uint32_t i = 0; checkpoint_random_name(i); i++)
-        if (strcmp(checkpoint_random_name(i), shape) == 0) return checkpoint_open(out, shape, err);
-    return refuse_model(name, err);
-}
-
 /* ---- reports ---- */
 
 static int write_reports(const char *folder, const comparison *c, const cell *cells, error *err) {
@@ -190,7 +159,7 @@ static int compare_cells(const compare_flags *f, comparison *c, error *err) {
 static int with_model(const compare_flags *f, const grid *g, trace *t, error *err) {
     checkpoint *model;
     char        hardware[64] = "";
-    if (f->hardware) lower(f->hardware, hardware, sizeof hardware);
+    if (f->hardware) name_lower(f->hardware, hardware, sizeof hardware);
     comparison c = {.trace_name = file_name(f->trace),
                     .model_name = f->model,
                     .hardware = f->hardware ? hardware : NULL,

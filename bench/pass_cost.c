@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/sim_machine.h"
+
 enum { CLASSES_MAX = 64 };
 
 /* What one operator of a class costs the rows of a segment. */
@@ -20,6 +22,7 @@ typedef struct {
 
 struct pass_cost {
     device       *device;
+    sim_machine   machine;
     program       program;
     uint8_t      *class_of;                /* [op_count] */
     uint32_t      example_of[CLASSES_MAX]; /* an operator of the class */
@@ -75,6 +78,7 @@ int pass_cost_open(pass_cost **out, const checkpoint *model, const engine_config
     if (!c) fatal("out of memory for the cost of passes");
     d.sim_realtime = false;
     int code = program_build(&c->program, f, program_activation(f), err);
+    if (code == OK) code = sim_machine_find(&c->machine, d.sim_hardware, d.sim_calibration, err);
     if (code == OK) code = device_sim.open(&c->device, model, &c->program, &d, err);
     if (code != OK) return pass_cost_close(c), code;
     c->class_of = calloc(c->program.op_count, sizeof *c->class_of);
@@ -94,6 +98,8 @@ void pass_cost_close(pass_cost *c) {
 }
 
 const program *pass_cost_program(const pass_cost *c) { return &c->program; }
+double         pass_cost_host_ns(const pass_cost *c) { return c->machine.pass_ns; }
+double         pass_cost_request_ns(const pass_cost *c) { return c->machine.request_ns; }
 
 /* ---- one plan ---- */
 

@@ -14,6 +14,10 @@ typedef struct pass_cost pass_cost;
 int  pass_cost_open(pass_cost **out, const checkpoint *model, const engine_config *c, error *err);
 void pass_cost_close(pass_cost *c);
 
+/* What the machine's host takes for a pass, which is not in the costs below, and what is outside the engine for a request.
+ */
+double pass_cost_host_ns(const pass_cost *c);
+double pass_cost_request_ns(const pass_cost *c);
 /* Of the whole plan, in nanoseconds. What is asked below is about the plan costed last. */
 uint64_t pass_cost_of(pass_cost *c, const plan *p);
 /* The first operator before which a stop can take effect at or after `ns` of the pass, but not before the first or past the

@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
+    {"calibrate", cmd_calibrate, "measure this machine's operators, so that compare can model it"},
     {"compare", cmd_compare, "play a trace through the scheduler under a virtual clock, once for each of several settings"},
     {"replay", cmd_replay, "play a trace against a server, and report latency, throughput and goodput"},
 };

@@ -1,5 +1,6 @@
 #include "bench/shared_flags.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -58,4 +59,33 @@ double trace_span_s(const trace *t) {
     for (uint32_t i = 0; i < t->request_count; i++)
         if (t->requests[i].at_us > last_us) last_us = t->requests[i].at_us;
     return (double)last_us * 1e-6;
+}
+
+/* ---- the model by its name ---- */
+
+void name_lower(const char *from, char *to, size_t room) {
+    size_t i = 0;
+    for (; from[i] && i + 1 < room; i++) to[i] = from[i] == ' ' ? '-' : (char)tolower((unsigned char)from[i]);
+    to[i] = 0;
+}
+
+static int refuse_model(const char *name, error *err) {
+    buf known;
+    buf_init(&known, 1 << 14);
+    for (uint32_t i = 0; checkpoint_random_name(i); i++)
+        buf_printf(&known, "%s%s", i ? ", " : "", checkpoint_random_name(i) + strlen("random:"));
+    const int code =
+        error_set(err, ERR_NOT_FOUND, "there is no model '%s', neither a folder nor one of %s", name, known.data);
+    buf_free(&known);
+    return code;
+}
+
+int open_model(checkpoint **out, const char *name, error *err) {
+    char        shape[256] = "random:";
+    struct stat s;
+    if (strncmp(name, "random:", 7) == 0 || stat(name, &s) == 0) return checkpoint_open(out, name, err);
+    name_lower(name, shape + strlen(shape), sizeof shape - strlen(shape));
+    for (uint32_t i = 0; checkpoint_random_name(i); i++)
+        if (strcmp(checkpoint_random_name(i), shape) == 0) return checkpoint_open(out, shape, err);
+    return refuse_model(name, err);
 }

@@ -1,8 +1,8 @@
-/* bench/shared_flags.h: what the commands that play traces share: limits of time on the command line, and files for reports.
- */
+/* bench/shared_flags.h: what the commands share: limits of time and models on the command line, and files for reports. */
 #pragma once
 #include "base/buf.h"
 #include "bench/trace.h"
+#include "models/checkpoint.h"
 
 enum { REPORT_BYTES_MAX = 1 << 30 };
 
@@ -14,3 +14,7 @@ int write_file(const char *folder, const char *name, const buf *content, error *
 
 const char *file_name(const char *path);  /* its last part */
 double      trace_span_s(const trace *t); /* when the last request that has a time of its own is due */
+
+/* A shape that the program knows, in any case and with or without "random:", or a checkpoint's folder. */
+int  open_model(checkpoint **out, const char *name, error *err);
+void name_lower(const char *from, char *to, size_t room); /* "Llama 3.1" as "llama-3.1" */

@@ -30,6 +30,8 @@ typedef struct {
     token_list       *contexts; /* of sessions: the last prompt and answer */
     slice_outcome    *outcomes; /* [batch_tokens_max] */
     uint32_t          in_flight;
+    uint64_t          host_ns;    /* of a pass, beyond its operators */
+    uint64_t          request_us; /* what the client sees comes so much later than it is in the engine */
 
     /* the pass that runs */
     plan     plan;
@@ -60,6 +62,8 @@ static request_job job_of(const run *r, uint32_t request) {
     return job;
 }
 
+static uint64_t seen_us(const run *r) { return r->now_us + r->request_us; }
+
 static void fail(run *r, uint32_t request, const char *why) {
     outcome *o = &r->record->outcomes[request];
     o->state = OUTCOME_FAILED, o->start_us = o->end_us = r->now_us;
@@ -77,7 +81,8 @@ static void make_tokens(run *r, uint32_t request, flight *f) {
 
 /* One slice alone through the machine, in milliseconds. */
 static double alone_ms(run *r, uint32_t begin, uint32_t tokens) {
-    const slice x = {.token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
+    const slice x = {
+        .token_begin = begin, .token_end = begin + tokens, .op_end = pass_cost_program(r->cost)->op_count, .samples = true};
     return (double)pass_cost_of(r->cost, &(plan){.slice_count = 1, .slices = &x}) * 1e-6;
 }
 
@@ -130,11 +135,11 @@ static void end(run *r, uint32_t request) {
     outcome *o = &r->record->outcomes[request];
     flight  *f = &r->flights[request];
     r->in_flight--;
-    o->state = OUTCOME_COMPLETED, o->end_us = r->now_us, o->cached_tokens = f->cached;
-    if (r->now_us > r->last_end_us) r->last_end_us = r->now_us;
+    o->state = OUTCOME_COMPLETED, o->end_us = seen_us(r), o->cached_tokens = f->cached;
+    if (seen_us(r) > r->last_end_us) r->last_end_us = seen_us(r);
     if (trace_has_next(r->trace, request)) r->contexts[o->session] = f->tokens, f->tokens = (token_list){0};
     else token_list_free(&f->tokens);
-    agenda_ended(&r->agenda, request, r->now_us);
+    agenda_ended(&r->agenda, request, seen_us(r));
 }
 
 /* ---- passes ---- */
@@ -142,9 +147,9 @@ static void end(run *r, uint32_t request) {
 static void note_token(run *r, uint32_t request) {
     outcome *o = &r->record->outcomes[request];
     flight  *f = &r->flights[request];
-    record_chunk(r->record, r->now_us);
+    record_chunk(r->record, seen_us(r));
     if (f->known == f->prompt_tokens) {
-        o->first_us = r->now_us;
+        o->first_us = seen_us(r);
     } else {
         const uint32_t gap_us = (uint32_t)(r->now_us - f->token_us);
         record_gap(r->record, gap_us);
@@ -169,7 +174,7 @@ static void start_pass(run *r) {
     if (!scheduler_plan(r->scheduler, r->now_us, &r->plan)) return;
     const uint64_t ns = pass_cost_of(r->cost, &r->plan);
     r->runs = true;
-    r->begin_us = r->now_us, r->end_us = r->now_us + (ns + 999) / 1000, r->asked_us = NEVER;
+    r->begin_us = r->now_us, r->end_us = r->now_us + (ns + r->host_ns + 999) / 1000, r->asked_us = NEVER;
     r->end_op = pass_cost_program(r->cost)->op_count;
     for (uint32_t i = r->plan.decode_rows; i < r->plan.slice_count; i++) {
         flight *f = &r->flights[r->plan.slices[i].id - 1];
@@ -183,7 +188,7 @@ static void consider_stop(run *r) {
     if (!r->runs || !r->plan.stoppable || r->asked_us != NEVER || !scheduler_should_stop(r->scheduler, r->now_us)) return;
     const uint32_t at = pass_cost_stop(r->cost, (r->now_us - r->begin_us) * 1000, &boundary_ns);
     if (at >= pass_cost_program(r->cost)->op_count) return; /* it is as good as done */
-    r->asked_us = r->now_us, r->end_op = at, r->end_us = r->begin_us + (boundary_ns + 999) / 1000;
+    r->asked_us = r->now_us, r->end_op = at, r->end_us = r->begin_us + (boundary_ns + r->host_ns + 999) / 1000;
 }
 
 static void draw_tokens(run *r) {
@@ -309,6 +314,7 @@ int simulate(const simulation *s, const trace *t, record *out, simulated *figure
     int code = pass_cost_open(&r.cost, s->model, s->engine, err);
     if (code == OK) code = open_scheduler(&r, err);
     if (code != OK) return give_memory(&r), code;
+    r.host_ns = (uint64_t)pass_cost_host_ns(r.cost), r.request_us = (uint64_t)(pass_cost_request_ns(r.cost) * 1e-3 + 0.5);
     r.flights = zeroed(t->request_count, sizeof *r.flights), r.contexts = zeroed(t->session_count, sizeof *r.contexts);
     r.outcomes = zeroed(s->engine->scheduler_settings.batch_tokens_max, sizeof *r.outcomes);
     agenda_open(&r.agenda, t, &s->pace);

@@ -65,6 +65,8 @@ static int read_members(sim_machine *m, const cJSON *json, error *err) {
     if (status == OK) status = json_read_f64(json, "flops_per_s", 1, 1e21, &m->flops_per_s, err);
     if (status == OK) status = json_read_f64(json, "launch_ns", 0, 1e12, &m->launch_ns, err);
     if (status == OK) status = json_read_f64(json, "memory_bytes", 1, 1e18, &memory, err);
+    if (status == OK) status = json_read_f64(json, "pass_ns", 0, 1e12, &m->pass_ns, err);
+    if (status == OK) status = json_read_f64(json, "request_ns", 0, 1e12, &m->request_ns, err);
     if (status != OK) return status;
     m->uniform_experts = strcmp(experts, "uniform") == 0;
     if (!m->uniform_experts && strcmp(experts, "skewed") != 0)

@@ -5,8 +5,11 @@
  *
  *     ns = fixed + bytes * ns_per_byte + flops * ns_per_flop
  *
- * Bytes and operations are program_cost's. Which experts are read is a matter of how alike neighbouring tokens choose:
- * `rows` of them touch as many experts as min(rows, 2.25 rows^0.54) independent choices of k of E would,
+ * Bytes and operations are program_cost's. What the host takes for a pass and the way to the client for a request are costs
+ * of the machine as well, known only from measurements, and 0 in the table: whoever plays both sides spends them anyway, so
+ * only a simulation without a server counts them (bench/simulate.h). Which experts are read is a matter of how alike
+ * neighbouring tokens choose: `rows` of them touch as many experts as min(rows, 2.25 rows^0.54) independent choices of k of
+ * E would,
  *
  *     touched = E (1 - (1 - k/E)^min(rows, 2.25 rows^0.54))
  *
@@ -27,6 +30,8 @@ typedef struct {
     double   launch_ns;                /* of one operator */
     uint64_t memory_bytes;
     bool     uniform_experts; /* tokens choose independently */
+    double   pass_ns;         /* of a pass, outside its operators: planning, and telling what came of it */
+    double   request_ns;      /* of a request, outside the engine, until its first token is at the client */
     sim_fit  fits[OP_KIND_COUNT];
 } sim_machine;
 

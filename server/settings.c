@@ -119,7 +119,7 @@ const option_row settings_rows[] = {
     {"engine", "sim-hardware", OPTION_STRING, DEVICE(sim_hardware), 0, 0, NULL, NULL, "NAME",
      "the machine that the sim device models: h200, h100, a100-80g or cpu", false},
     {"engine", "sim-calibration", OPTION_STRING, DEVICE(sim_calibration), 0, 0, NULL, NULL, "FILE",
-     "measurements of a machine in place of the modelled one's (`build/bench/calibrate` makes them)", false},
+     "measurements of a machine in place of the modelled one's (`penstock-bench calibrate` makes them)", false},
 
     {"scheduler", "batch-tokens-max", OPTION_U32, PLAN(batch_tokens_max), 0, 1048576, "0", NULL, "N",
      "rows of one forward pass; 0: what suits the device", false},

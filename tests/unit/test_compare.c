@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -265,6 +266,25 @@ static void a_turn_waits_for_the_turn_before_and_its_gap_and_finds_what_that_lef
     stop_playing(&f);
 }
 
+static void what_the_host_takes_and_the_way_to_the_client_count(void **state) {
+    (void)state;
+    static const char *const request = "{\"timestamp\":0,\"input_length\":100,\"output_length\":11}\n";
+    static const char *const costs[] = {"{\"operators\":{}}", "{\"operators\":{},\"pass_ns\":2e6,\"request_ns\":5e6}"};
+    fixture                  f[2];
+    for (int i = 0; i < 2; i++) {
+        char      path[] = "/tmp/calibration-XXXXXX", cells[64];
+        const int file = mkstemp(path);
+        assert_true(file >= 0 && write(file, costs[i], strlen(costs[i])) == (ssize_t)strlen(costs[i]));
+        snprintf(cells, sizeof cells, "sim-calibration=%s", path);
+        play(&f[i], request, cells, NULL);
+        close(file), unlink(path);
+    }
+    assert_true(fabs(f[1].cells->ttft_s.mean - f[0].cells->ttft_s.mean - 7e-3) < 2e-6);
+    assert_true(fabs(f[1].cells->tpot_s.mean - f[0].cells->tpot_s.mean - 2e-3) < 2e-6);
+    assert_true(fabs(f[1].cells->e2e_s.mean - f[0].cells->e2e_s.mean - 27e-3) < 20e-6);
+    stop_playing(&f[0]), stop_playing(&f[1]);
+}
+
 static void a_sweep_finds_the_rate_beyond_which_requests_are_late(void **state) {
     (void)state;
     char            *text = make_trace(150);
@@ -309,6 +329,7 @@ int main(void) {
         cmocka_unit_test(the_same_seed_and_trace_give_the_same_bytes),
         cmocka_unit_test(every_request_ends_with_its_exact_length_and_the_json_tells_all_figures),
         cmocka_unit_test(a_turn_waits_for_the_turn_before_and_its_gap_and_finds_what_that_left),
+        cmocka_unit_test(what_the_host_takes_and_the_way_to_the_client_count),
         cmocka_unit_test(a_sweep_finds_the_rate_beyond_which_requests_are_late),
         cmocka_unit_test(a_page_tells_every_cell_and_needs_nothing_from_outside),
     };

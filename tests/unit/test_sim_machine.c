@@ -74,6 +74,9 @@ static void a_calibration_replaces_what_it_names_and_nothing_else(void **state) 
     assert_true(m.uniform_experts);
     assert_true(sim_machine_op_ns(&m, OP_QKV, &(op_cost){.weight_bytes = 10, .kv_bytes = 2, .flops = 3}) == 112);
     assert_true(sim_machine_op_ns(&m, OP_DOWN, &(op_cost){.weight_bytes = 1e6}) == before);
+    assert_true(m.pass_ns == 0 && m.request_ns == 0);
+    assert_int_equal(parse(&m, "{\"operators\":{},\"pass_ns\":30000,\"request_ns\":2e5}"), OK);
+    assert_true(m.pass_ns == 30000 && m.request_ns == 2e5);
 }
 
 static void a_calibration_that_makes_no_sense_is_refused_in_one_sentence(void **state) {
@@ -87,6 +90,7 @@ static void a_calibration_that_makes_no_sense_is_refused_in_one_sentence(void **
         "{\"operators\":{\"qkv\":{\"ns_per_byte\":\"fast\"}}}",
         "{\"operators\":{},\"experts\":\"none\"}",
         "{\"operators\":{},\"memory_bytes\":0}",
+        "{\"operators\":{},\"pass_ns\":-1}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         sim_machine m;
