@@ -1,4 +1,4 @@
-/* scheduler/config.c: the policies by name, the limits of every number, and the combinations that are refused. */
+/* scheduler/config.c: the policies by name, and the limits of every number; combinations.c says what goes together. */
 #include "scheduler/config.h"
 
 #include <stddef.h>
@@ -151,20 +151,8 @@ static int check_policies(const scheduler_config *c, error *err) {
             return error_set(err, ERR_UNSUPPORTED, "scheduler: the %s policy '%s' is not built in; take '%s'", axes[i].name,
                              axes[i].rows[chosen[i]].name, axes[i].rows[0].name);
     }
-    if (c->preemption.policy == PREEMPTION_OPERATOR && c->frame_count == 0)
-        return error_set(err, ERR_INVALID, "scheduler: operator preemption leaves the rows of a stopped pass in a frame; give it frames");
-    if (c->reclaim.policy != RECLAIM_RECOMPUTE && c->reclaim.host_pages == 0)
-        return error_set(err, ERR_INVALID, "scheduler: reclaim = %s copies pages to host memory and there is none; give it some with host-cache-memory",
-                         reclaims[c->reclaim.policy].name);
-    if (c->reclaim.policy != RECLAIM_RECOMPUTE && !c->retention.prefix_cache)
-        return error_set(err, ERR_INVALID, "scheduler: reclaim = %s finds copied pages by what they hold and needs prefix-cache = yes",
-                         reclaims[c->reclaim.policy].name);
-    if (c->reclaim.displaces && c->order.policy != ORDER_PRIORITY)
-        return error_set(err, ERR_INVALID, "scheduler: displace is for who is a level of priority behind; set order = priority, or leave it out");
-    if (c->fair.turns && c->fair.tenants_max == 1)
-        return error_set(err, ERR_INVALID, "scheduler: one tenant cannot take turns; raise tenants-max, or leave fair out");
-    if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0)
-        return error_set(err, ERR_INVALID, "scheduler: layered slicing suspends prompts between layers and needs frames");
+    const char *nonsense = scheduler_config_nonsense(c);
+    if (nonsense) return error_set(err, ERR_CONFIG, "scheduler: %s", nonsense);
     return OK;
 }
 
@@ -173,51 +161,4 @@ int scheduler_config_check(const scheduler_config *c, error *err) {
     if (status == OK) status = check_model(c, err);
     if (status == OK) status = check_policies(c, err);
     return status;
-}
-
-/* ---- doubts ---- */
-
-static bool knows_time(const scheduler_config *c) {
-    return c->order.policy == ORDER_DEADLINE || c->order.policy == ORDER_GOODPUT;
-}
-static bool urgent_behind_whole(const scheduler_config *c) {
-    return knows_time(c) && c->slicing.policy == SLICING_WHOLE && c->preemption.policy == PREEMPTION_NONE;
-}
-static bool jobs_without_cache(const scheduler_config *c) {
-    return c->order.policy == ORDER_JOB && !c->retention.prefix_cache;
-}
-static bool layers_of_dense(const scheduler_config *c) {
-    return c->slicing.policy == SLICING_LAYERED && c->model.experts == 0;
-}
-static bool nobody_to_stop_for(const scheduler_config *c) {
-    return c->preemption.policy == PREEMPTION_OPERATOR && c->order.policy == ORDER_FCFS && !c->fair.turns &&
-           !c->preemption.decodes_wait;
-}
-static bool whole_with_budget(const scheduler_config *c) {
-    return c->slicing.policy == SLICING_WHOLE && c->slicing.budget == SLICING_BUDGET_DEADLINE;
-}
-static bool host_memory_for_nothing(const scheduler_config *c) {
-    return c->reclaim.policy == RECLAIM_RECOMPUTE && c->reclaim.host_pages > 0;
-}
-static bool all_are_short(const scheduler_config *c) { return c->slicing.short_tokens > 0 && c->slicing.short_tokens >= c->context_max; }
-
-static const struct {
-    bool (*is)(const scheduler_config *c);
-    const char *sentence;
-} doubts[] = {
-    {urgent_behind_whole, "deadlines are ordered, but a prompt runs whole and nothing stops it: the urgent wait for the longest "
-                          "prompt; set preemption = operator, or slicing = chunked"},
-    {jobs_without_cache, "jobs go by their first turn, but with prefix-cache = no each turn computes all of the ones before"},
-    {layers_of_dense, "prompts are cut between layers, which saves nothing on a model without experts and costs a frame; "
-                      "slicing = auto chooses by the model"},
-    {nobody_to_stop_for, "prompts may be stopped for whoever goes before them, but with order = fcfs nobody does"},
-    {whole_with_budget, "prompts have a budget by deadline, but with slicing = whole they are not cut to it"},
-    {host_memory_for_nothing, "host-cache-memory is given and reclaim = recompute copies nothing there; set reclaim = swap or auto"},
-    {all_are_short, "every prompt counts as short, so short-tokens keeps nothing apart"},
-};
-
-const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i) {
-    for (size_t k = 0; k < sizeof doubts / sizeof *doubts; k++)
-        if (doubts[k].is(c) && i-- == 0) return doubts[k].sentence;
-    return NULL;
 }

@@ -116,5 +116,13 @@ typedef struct {
 const char *scheduler_policy_name(policy_axis axis, uint32_t value);
 /* The value with this name among those that are built in; -1: none. */
 int scheduler_policy_find(policy_axis axis, const char *name);
-/* The i-th thing about a checked configuration that works and is hardly what was meant, as a sentence; NULL: no more. */
-const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i);
+
+/* Choices that do not go together. */
+typedef struct {
+    bool (*is)(const scheduler_config *c); /* of one whose numbers are within their limits */
+    bool        refused;                   /* else doubted: it works, and is hardly what was meant */
+    const char *choices, *sentence;        /* which, for the docs; why, and what to do */
+} scheduler_combination;
+const scheduler_combination *scheduler_combinations(uint32_t *count);
+const char *scheduler_config_nonsense(const scheduler_config *c);          /* why it is refused; NULL: it is not */
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i); /* the i-th doubt; NULL: no more */

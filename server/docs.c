@@ -40,6 +40,20 @@ static void write_exit_statuses(buf *out) {
         if (*rows[i].what) buf_printf(out, "| %d | %s |\n", rows[i].status, rows[i].what);
 }
 
+/* Each axis is chosen alone; these are the exceptions. */
+static void write_combinations(buf *out) {
+    uint32_t                     count;
+    const scheduler_combination *all = scheduler_combinations(&count);
+    buf_str(out,
+            "\n## Combinations\n\n"
+            "Each setting of `[scheduler]` is chosen alone, and every combination starts but for these, which come from\n"
+            "`scheduler/combinations.c`. Who is refused gets the sentence and exit status 78; a doubt is a warning in the "
+            "log.\n\n"
+            "| together | | why |\n|---|---|---|\n");
+    for (uint32_t i = 0; i < count; i++)
+        buf_printf(out, "| %s | %s | %s |\n", all[i].choices, all[i].refused ? "refused" : "doubted", all[i].sentence);
+}
+
 void docs_configuration(buf *out) {
     settings s = {0};
     options *o = options_new(settings_rows, settings_row_count, &s);
@@ -53,6 +67,7 @@ void docs_configuration(buf *out) {
             "that can be read back.\n");
     options_markdown(o, out);
     options_free(o);
+    write_combinations(out);
     write_key_file(out);
     write_exit_statuses(out);
 }

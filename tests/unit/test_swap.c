@@ -341,11 +341,11 @@ static void senseless_settings_are_refused_with_a_sentence(void **state) {
     no_memory.reclaim.host_pages = 0;
     no_cache.retention.prefix_cache = false;
     no_levels.reclaim.displaces = true;
-    assert_int_equal(scheduler_new(&s, &no_memory, &err), ERR_INVALID);
+    assert_int_equal(scheduler_new(&s, &no_memory, &err), ERR_CONFIG);
     assert_non_null(strstr(err.text, "host-cache-memory"));
-    assert_int_equal(scheduler_new(&s, &no_cache, &err), ERR_INVALID);
+    assert_int_equal(scheduler_new(&s, &no_cache, &err), ERR_CONFIG);
     assert_non_null(strstr(err.text, "prefix-cache = yes"));
-    assert_int_equal(scheduler_new(&s, &no_levels, &err), ERR_INVALID);
+    assert_int_equal(scheduler_new(&s, &no_levels, &err), ERR_CONFIG);
     assert_non_null(strstr(err.text, "order = priority"));
     scheduler_config for_nothing = small();
     for_nothing.reclaim.policy = RECLAIM_RECOMPUTE;
