@@ -82,7 +82,7 @@ static void append_hints(const run *r, uint32_t request, buf *out) {
     const trace         *t = r->trace;
     const trace_request *q = &t->requests[request];
     if (q->tenant) buf_str(out, ",\"user\":"), json_quote(out, t->names[q->tenant], strlen(t->names[q->tenant]));
-    if (t->sessions[q->session].count > 1) {
+    if (t->sessions[q->session].count > 1 || r->record->outcomes[request].slo.job_ms > 0) { /* which is of a job */
         buf_printf(out, ",\"job_id\":\"%u\",\"session_id\":\"%u\",\"last_step\":%s", q->session, q->session,
                    trace_has_next(t, request) ? "false" : "true");
         if (trace_has_next(t, request))

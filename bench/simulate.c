@@ -55,7 +55,7 @@ static request_slo slo_of(const slo *s) {
 static request_job job_of(const run *r, uint32_t request) {
     const trace_request *q = &r->trace->requests[request];
     request_job          job = {.id = q->session + 1u, .tool = q->tool};
-    if (r->trace->sessions[q->session].count < 2) return (request_job){0};
+    if (r->trace->sessions[q->session].count < 2 && !(r->record->outcomes[request].slo.job_ms > 0)) return (request_job){0};
     if (!r->s->clients.hints) return job;
     job.last_step = !trace_has_next(r->trace, request);
     if (!job.last_step) job.expected_gap_us = agenda_gap_us(&r->s->pace, q + 1) + 1; /* 0 is: not said */

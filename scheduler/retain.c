@@ -45,9 +45,11 @@ static uint32_t tenant_place(retainer *r, uint64_t id) {
 
 bool retain_holds(const scheduler *s, uint32_t place) { return place != NO_JOB && s->retain.pins[place].tail != NO_PAGE; }
 
-void retain_drop(scheduler *s, uint32_t place) {
+/* `how`: the counter of pins that ended so. */
+static void drop(scheduler *s, uint32_t place, uint64_t *how) {
     pin *p = &s->retain.pins[place];
     if (p->tail == NO_PAGE) return;
+    ++*how;
     kvcache_grade(s->kv, p->grade);
     kvcache_unpin(s->kv, p->tail);
     heap_remove(&s->retain.ends, place), heap_remove(&s->retain.youngest, place);
@@ -71,13 +73,13 @@ static void put(scheduler *s, uint32_t place, const sequence *q, uint32_t of, ui
 bool retain_give_way(scheduler *s) {
     const heap_entry *first = heap_first(&s->retain.youngest);
     if (!first) return false;
-    s->totals.pins_broken++;
-    retain_drop(s, first->item);
+    drop(s, first->item, &s->totals.pins_broken);
     return true;
 }
 
 void retain_drop_all(scheduler *s) {
-    for (const heap_entry *first; (first = heap_first(&s->retain.ends)) != NULL;) retain_drop(s, first->item);
+    for (const heap_entry *first; (first = heap_first(&s->retain.ends)) != NULL;)
+        drop(s, first->item, &s->totals.pins_dropped);
 }
 
 /* ---- time ---- */
@@ -89,8 +91,7 @@ static void expire(scheduler *s) {
         if (!first || first->key > s->now_us) return;
         const heap_entry e = *first;
         if (s->jobs.all[e.item].live == 0) {
-            s->totals.pins_expired++;
-            retain_drop(s, e.item);
+            drop(s, e.item, &s->totals.pins_expired);
         } else { /* looked at again in a second */
             heap_remove(&s->retain.ends, e.item);
             heap_add(&s->retain.ends, (heap_entry){0, e.item, s->now_us + 1000000, e.tie});
@@ -123,7 +124,7 @@ void retain_tick(scheduler *s) {
 static void take_entry(scheduler *s, uint32_t place) {
     pin *p = &s->retain.pins[place];
     if (p->job == s->jobs.all[place].id) return;
-    retain_drop(s, place);
+    drop(s, place, &s->totals.pins_dropped);
     if (p->turns > 0) return_model_job(&s->retain.returns, p->turns);
     *p = (pin){.tail = NO_PAGE, .job = s->jobs.all[place].id};
 }
@@ -144,8 +145,7 @@ void retain_admitted(scheduler *s, uint32_t index) {
     const sequence_record *q = &s->records[index];
     if (q->job == NO_JOB || !pins_at_all(s)) return;
     if (retain_holds(s, q->job)) {
-        s->totals.pins_hit++;
-        retain_drop(s, q->job);
+        drop(s, q->job, &s->totals.pins_hit);
     } else if (s->jobs.all[q->job].turns > 0 && q->preemptions == 0) {
         return_model_wait(&s->retain.returns, s->now_us - q->arrived_us);
     }
@@ -203,7 +203,7 @@ void retain_turn(scheduler *s, uint32_t index) {
     const request_job *j = &record->request.job;
     pin               *p = &s->retain.pins[record->job];
     const uint32_t     pages = kvcache_shared_tokens(s->kv, q->slot) / s->config.page_tokens;
-    retain_drop(s, record->job); /* of a turn beside this one */
+    drop(s, record->job, &s->totals.pins_dropped); /* of a turn beside this one */
     p->tool = j->tool, p->turns++, p->known = q->known, p->grade = grade;
     const uint32_t of = tenant_place(&s->retain, record->request.tenant.id);
     const uint64_t ttl = pages ? ttl_us(s, j, q->known) : 0;
@@ -227,7 +227,7 @@ bool scheduler_end_job(scheduler *s, uint64_t now_us, uint64_t id) {
     s->now_us = now_us;
     const uint32_t index = jobs_find(&s->jobs, id);
     if (index == NO_JOB) return false;
-    retain_drop(s, index);
+    drop(s, index, &s->totals.pins_dropped);
     if (s->jobs.all[index].live > 0) return true; /* what still runs goes on, and may be pinned again */
     length_model_learn(&s->turns, 0, s->jobs.all[index].turns, true);
     if (s->retain.pins[index].job == id && s->retain.pins[index].turns > 0)
@@ -252,5 +252,7 @@ void retain_check(const scheduler *s) {
         pins++, pages += p->pages;
     }
     for (uint32_t i = 0; i < PIN_TENANTS; i++) of_tenants += r->tenant_pages[i];
+    const scheduler_stats *t = &s->totals;
+    check(t->pins_made == pins + t->pins_hit + t->pins_expired + t->pins_broken + t->pins_dropped);
     check(pages == r->pages && of_tenants == r->pages && kvcache_pin_count(s->kv) == pins);
 }

@@ -50,7 +50,6 @@ void retain_arrived(scheduler *s, uint32_t index);  /* the sequence has its plac
 void retain_admitted(scheduler *s, uint32_t index); /* it holds the pages that it found */
 void retain_turn(scheduler *s, uint32_t index);     /* it has finished, and still has its pages */
 bool retain_give_way(scheduler *s);                 /* lets go of one pin; false: there is none */
-void retain_drop(scheduler *s, uint32_t job);       /* of one job, by its place; or nothing */
 void retain_drop_all(scheduler *s);
 bool retain_holds(const scheduler *s, uint32_t job); /* by its place; NO_JOB: no */
 void retain_check(const scheduler *s);

@@ -187,7 +187,9 @@ typedef struct {
     uint64_t swap_out_pages, swap_in_pages, swap_clean_pages, swap_failed_pages; /* clean: needed no copy, for one was there */
     uint64_t swap_in_tokens; /* that so were not computed again */
     double   page_copy_us;
-    uint64_t pins_made, pins_refused, pins_hit, pins_expired, pins_broken; /* refused: over a budget; broken: gave way */
+    uint64_t pins_made, pins_refused; /* refused: over a budget */
+    uint64_t pins_hit, pins_expired, pins_broken, pins_dropped; /* how those that were made have ended; broken: gave way;
+                                                                   dropped: the job was ended, or a turn beside it was */
 } scheduler_stats;
 void scheduler_read_stats(const scheduler *s, scheduler_stats *out);
 

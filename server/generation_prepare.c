@@ -311,6 +311,13 @@ static void fill_job(generation *g) {
     if (p->ttl_ms == 0) g->job.ttl_us = 1; /* said, and not at all */
 }
 
+/* Else it would change nothing, and nobody would be told. */
+static int check_job(const generation *g, fault *f) {
+    if (g->job.id || g->slo.job_deadline_ms < 0) return 0;
+    return fault_set(f, FAULT_RULE, "slo.job_deadline_ms",
+                     "'slo.job_deadline_ms' is the deadline of a job, and the request names none; say which with 'job_id'.");
+}
+
 /* As the log writes JSON: nothing in it ends a line. */
 static char *metadata_of(const cJSON *pairs) {
     enum { METADATA_MAX_BYTES = 128 << 10 }; /* sixteen pairs of which each byte is escaped */
@@ -360,7 +367,7 @@ static int prepare(generation *g, cJSON *body, fault *f) {
     fill_class(g);
     fill_job(g);
     fill_identity(g);
-    return 0;
+    return check_job(g, f);
 }
 
 void generation_prepare(exchange *x, fault *f) {

@@ -130,8 +130,8 @@ const param_row param_rows[] = {
     {"skip_special_tokens", GENERATE, 0, PARAM_BOOL, 0, 1, 1, AT(skip_special), NULL,
      "leave special tokens out of the text"},
     {"slo", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_slo,
-     "what is wanted of time: ttft_ms, tbt_ms, deadline_ms, of the whole job from its first request job_deadline_ms (up to a day "
-     "each), and value, what keeping it is worth"},
+     "what is wanted of time: ttft_ms, tbt_ms, deadline_ms, of the whole job (which job_id names) from its first request "
+     "job_deadline_ms (up to a day each), and value, what keeping it is worth"},
     FREE("spaces_between_special_tokens", GENERATE, "accepted"),
     {"stop", GENERATE, 0, PARAM_OTHER, 0, 0, 0, 0, &shape_stop,
      "a string of up to 1024 bytes, or up to 16 of them; the text ends before the first found"},

@@ -286,7 +286,7 @@ static void what_a_request_says_of_itself_reaches_the_engine(void **state) {
     engine_request r = submitted("", "");
     assert_true(r.job.id == 0 && r.tenant.id == 0 && r.priority == 0 && r.slo.ttft_us == 0);
     r = submitted("", ",\"slo\":{\"ttft_ms\":60000,\"tbt_ms\":50.5,\"deadline_ms\":90000,\"job_deadline_ms\":95000,\"value\":3},"
-                      "\"priority\":-7");
+                      "\"priority\":-7,\"job_id\":\"j\"");
     assert_true(r.slo.ttft_us > 50000000 && r.slo.ttft_us <= 60000000 && r.slo.tbt_us == 50500 && r.slo.value == 3);
     assert_true(r.slo.deadline_us > 80000000 && r.slo.deadline_us <= 90000000 && r.priority == -7);
     assert_true(r.slo.job_deadline_us == 95000000);
