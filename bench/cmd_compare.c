@@ -13,7 +13,8 @@ typedef struct {
     const char *trace, *format, *model, *hardware, *grid, *slo, *out;
     double      rate_scale, length_scale, rate;
     uint32_t    requests, seed;
-    uint64_t    duration_us, gap_max_us;
+    const char *priority_pattern;
+    uint64_t    duration_us, gap_max_us, priority_period_us;
     bool        rate_sweep, json, quiet, help;
 } compare_flags;
 
@@ -47,6 +48,10 @@ static const option_row rows[] = {
      false},
     {NULL, "gap-max", OPTION_DURATION, AT(gap_max_us), 0, 1e9, "0s", NULL, "TIME",
      "no turn waits longer than it for a tool or a person; 0s: no limit", false},
+    {NULL, "priority-pattern", OPTION_CHOICE, AT(priority_pattern), 0, 0, "trace", PRIORITY_PATTERNS, NULL,
+     "how urgent conversations are: as the trace says; drawn anew, or moved to a neighbouring level, at each period", false},
+    {NULL, "priority-period", OPTION_DURATION, AT(priority_period_us), 1e-3, 1e9, "500ms", NULL, "TIME",
+     "how often priorities change under random and markov", false},
     {NULL, "duration", OPTION_DURATION, AT(duration_us), 0, 1e9, "0s", NULL, "TIME",
      "nothing is sent after it (30s, 5min); 0s: no limit", false},
     {NULL, "out", OPTION_STRING, AT(out), 0, 0, NULL, NULL, "DIR",
@@ -160,16 +165,18 @@ static int with_model(const compare_flags *f, const grid *g, trace *t, error *er
     checkpoint *model;
     char        hardware[64] = "";
     if (f->hardware) name_lower(f->hardware, hardware, sizeof hardware);
-    comparison c = {.trace_name = file_name(f->trace),
-                    .model_name = f->model,
-                    .hardware = f->hardware ? hardware : NULL,
-                    .trace = t,
-                    .grid = g,
-                    .pace = {.rate_scale = f->rate_scale, .gap_max_us = f->gap_max_us, .duration_us = f->duration_us},
-                    .length_scale = f->length_scale,
-                    .seed = f->seed,
-                    .rate_sweep = f->rate_sweep};
-    int        code = f->slo ? read_slo(f->slo, &c.slo, err) : OK;
+    comparison c = {
+        .trace_name = file_name(f->trace),
+        .model_name = f->model,
+        .hardware = f->hardware ? hardware : NULL,
+        .trace = t,
+        .grid = g,
+        .pace = {.rate_scale = f->rate_scale, .gap_max_us = f->gap_max_us, .duration_us = f->duration_us},
+        .length_scale = f->length_scale,
+        .seed = f->seed,
+        .priorities = {(priority_pattern)option_choice_index(PRIORITY_PATTERNS, f->priority_pattern), f->priority_period_us},
+        .rate_sweep = f->rate_sweep};
+    int code = f->slo ? read_slo(f->slo, &c.slo, err) : OK;
     if (code == OK) code = open_model(&model, f->model, err);
     if (code != OK) return code;
     c.model = model;

@@ -47,7 +47,8 @@ static int run_open(run_result *r, const comparison *c, const machine *m, double
                     .length_scale = c->length_scale,
                     .seed = c->seed,
                     .slo = c->slo,
-                    .clients = m->clients};
+                    .clients = m->clients,
+                    .priorities = c->priorities};
     s.pace.arrival_scale = arrival_scale;
     record_init(&r->record, c->trace->request_count);
     const int code = simulate(&s, c->trace, &r->record, &r->figures, err);
@@ -113,7 +114,7 @@ static int sweep(const comparison *c, uint32_t index, const machine *m, cell *ou
 /* ---- a cell ---- */
 
 static distribution in_seconds(distribution d) {
-    double *all[] = {&d.mean, &d.std, &d.min, &d.max, &d.p50, &d.p90, &d.p95, &d.p99};
+    double *all[] = {&d.mean, &d.std, &d.min, &d.max, &d.p50, &d.p90, &d.p95, &d.p99, &d.p999};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] *= 1e-3;
     return d;
 }
@@ -140,9 +141,17 @@ static void fill(const comparison *c, run_result *r, cell *out) {
         .expert_bytes = r->figures.expert_bytes,
         .weight_bytes = r->figures.weight_bytes,
         .evictions = (double)q->preempted,
+        .evictions_per_1000 = 1e3 * share((double)q->preempted, s->completed),
+        .displaced = (double)q->displaced,
         .recomputed_tokens = (double)q->recomputed_tokens,
         .pages_evicted = (double)q->pages_evicted,
         .prefix_hit_rate = share((double)q->prompt_cached_tokens, (double)q->prompt_tokens),
+        .kv_usage = isnan(s->kv_usage) ? 0 : s->kv_usage,
+        .swap_out_pages = (double)q->swap_out_pages,
+        .swap_in_pages = (double)q->swap_in_pages,
+        .swap_clean_pages = (double)q->swap_clean_pages,
+        .swap_in_tokens = (double)q->swap_in_tokens,
+        .copy_wait_s = r->figures.copy_wait_s,
         .jain = q->jain,
         .busy_share = share(r->figures.busy_s, s->duration_s),
         .rate_rps = offered_rps(c, 1),

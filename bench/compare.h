@@ -14,6 +14,7 @@ typedef struct {
     double            length_scale;
     uint64_t          seed;
     slo               slo; /* of requests that have none of their own */
+    priority_rules    priorities;
     bool              rate_sweep;
     void (*progress)(void *context, uint32_t cell, double arrival_scale); /* before each run; or NULL */
     void *progress_context;
@@ -30,7 +31,9 @@ enum { SWEEP_POINTS_MAX = 32 };
 typedef struct {
     distribution ttft_s, tpot_s, itl_s, e2e_s, jct_s, stop_reaction_s;
     double       completed, failed, goodput_rps, attainment, requests_rps, tokens_per_s, input_tokens_per_s;
-    double       expert_bytes, weight_bytes, evictions, recomputed_tokens, pages_evicted, prefix_hit_rate, jain, busy_share;
+    double       expert_bytes, weight_bytes, evictions, evictions_per_1000, displaced, recomputed_tokens, pages_evicted;
+    double       prefix_hit_rate, kv_usage, jain, busy_share;
+    double       swap_out_pages, swap_in_pages, swap_clean_pages, swap_in_tokens, copy_wait_s;
     double       rate_rps;     /* offered by the trace */
     double       max_rate_rps; /* the highest with attainment >= SWEEP_ATTAINMENT; 0 where no rate tried had it */
     bool         unbounded;    /* even the highest rate tried had it */

@@ -25,6 +25,7 @@ static const table_row table_rows[] = {
     {"per token, mean, ms", AT(tpot_s.mean), 1e-3, "%.2f"},
     {"per token, p99, ms", AT(tpot_s.p99), 1e-3, "%.2f"},
     {"between tokens, p99, ms", AT(itl_s.p99), 1e-3, "%.2f"},
+    {"between tokens, p99.9, ms", AT(itl_s.p999), 1e-3, "%.2f"},
     {"whole answer, mean, ms", AT(e2e_s.mean), 1e-3, "%.1f"},
     {"job completion, mean, s", AT(jct_s.mean), 1, "%.2f"},
     {"job completion, p95, s", AT(jct_s.p95), 1, "%.2f"},
@@ -35,8 +36,15 @@ static const table_row table_rows[] = {
     {"failed", AT(failed), 1, "%.0f"},
     {"expert weights read, GB", AT(expert_bytes), 1e9, "%.1f"},
     {"evictions", AT(evictions), 1, "%.0f"},
+    {"of 1,000 requests", AT(evictions_per_1000), 1, "%.1f"},
+    {"for a better priority", AT(displaced), 1, "%.0f"},
     {"recomputed tokens", AT(recomputed_tokens), 1, "%.0f"},
     {"found in the cache, %", AT(prefix_hit_rate), 1e-2, "%.1f"},
+    {"KV pages in use, %", AT(kv_usage), 1e-2, "%.1f"},
+    {"pages copied out", AT(swap_out_pages), 1, "%.0f"},
+    {"pages clean on the host", AT(swap_clean_pages), 1, "%.0f"},
+    {"pages copied back", AT(swap_in_pages), 1, "%.0f"},
+    {"passes waited for copies, s", AT(copy_wait_s), 1, "%.3f"},
     {"stop reaction, p99, ms", AT(stop_reaction_s.p99), 1e-3, "%.3f"},
     {"Jain's index", AT(jain), 1, "%.3f"},
     {"device busy, %", AT(busy_share), 1e-2, "%.1f"},
@@ -116,7 +124,8 @@ static void close_object(buf *out) { out->data[out->size - 1] = '}'; }
 static void add_distribution(buf *out, const char *name, const distribution *d) {
     buf_printf(out, "\"%s\":{", name);
     add_number(out, "mean", d->mean), add_number(out, "p50", d->p50), add_number(out, "p90", d->p90);
-    add_number(out, "p95", d->p95), add_number(out, "p99", d->p99), add_number(out, "count", (double)d->count);
+    add_number(out, "p95", d->p95), add_number(out, "p99", d->p99);
+    add_number(out, "p99_9", d->p999), add_number(out, "count", (double)d->count);
     close_object(out), buf_char(out, ',');
 }
 
@@ -149,6 +158,11 @@ static void add_cell(const comparison *c, uint32_t index, const cell *q, buf *ou
     add_number(out, "requests_per_s", q->requests_rps), add_number(out, "tokens_per_s", q->tokens_per_s);
     add_number(out, "input_tokens_per_s", q->input_tokens_per_s);
     add_number(out, "evictions", q->evictions), add_number(out, "recomputed_tokens", q->recomputed_tokens);
+    add_number(out, "evictions_per_1000", q->evictions_per_1000), add_number(out, "displaced", q->displaced);
+    add_number(out, "kv_usage", q->kv_usage);
+    add_number(out, "swap_out_pages", q->swap_out_pages), add_number(out, "swap_in_pages", q->swap_in_pages);
+    add_number(out, "swap_clean_pages", q->swap_clean_pages), add_number(out, "swap_in_tokens", q->swap_in_tokens);
+    add_number(out, "copy_wait_s", q->copy_wait_s);
     add_number(out, "pages_evicted", q->pages_evicted), add_number(out, "prefix_hit_rate", q->prefix_hit_rate);
     add_number(out, "stop_reaction_s", q->stop_reaction_s.p99), add_number(out, "stops", (double)q->stop_reaction_s.count);
     add_number(out, "stop_reaction_max_s", q->stop_reaction_s.max);

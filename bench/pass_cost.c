@@ -6,6 +6,7 @@
 #include "engine/sim_machine.h"
 
 enum { CLASSES_MAX = 64 };
+#define LINK_BYTES_PER_S 25e9 /* PCIe 4, sixteen lanes, as good copies reach */
 
 /* What one operator of a class costs the rows of a segment. */
 typedef struct {
@@ -32,6 +33,7 @@ struct pass_cost {
     batch_output *outputs; /* [outputs_max] */
     segment_cost *segments;
     uint32_t      segment_count, segment_capacity;
+    uint64_t      page_copy_ns;
 };
 
 /* ---- classes ---- */
@@ -86,6 +88,7 @@ int pass_cost_open(pass_cost **out, const checkpoint *model, const engine_config
     c->outputs = calloc(d.rows_max, sizeof *c->outputs);
     if (!c->class_of || !c->runs || !c->outputs) fatal("out of memory for the cost of passes");
     find_classes(c, f);
+    c->page_copy_ns = (uint64_t)(1e9 * d.page_tokens * c->program.layer_count * c->program.kv_row_bytes / LINK_BYTES_PER_S);
     *out = c;
     return OK;
 }
@@ -96,6 +99,8 @@ void pass_cost_close(pass_cost *c) {
     program_free(&c->program);
     free(c->class_of), free(c->crossed), free(c->runs), free(c->outputs), free(c->segments), free(c);
 }
+
+uint64_t pass_cost_page_copy_ns(const pass_cost *c) { return c->page_copy_ns; }
 
 const program *pass_cost_program(const pass_cost *c) { return &c->program; }
 double         pass_cost_host_ns(const pass_cost *c) { return c->machine.pass_ns; }

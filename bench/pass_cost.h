@@ -26,4 +26,6 @@ uint32_t pass_cost_stop(const pass_cost *c, uint64_t ns, uint64_t *boundary_ns);
 /* Bytes of weights that the pass reads before operator `until`, and of experts among them. */
 void pass_cost_bytes(const pass_cost *c, uint32_t until, double *weights, double *experts);
 
+uint64_t pass_cost_page_copy_ns(const pass_cost *c); /* a page of keys and values to host memory, or back */
+
 const program *pass_cost_program(const pass_cost *c);

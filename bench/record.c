@@ -128,6 +128,14 @@ static double peak_per_second(const record *r, uint64_t tokens) {
     return all ? (double)most * (double)tokens / (double)all : 0;
 }
 
+static double mean_kv_usage(const record *r) {
+    double   sum = 0;
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < r->sample_count; i++)
+        if (!isnan(r->samples[i].kv_usage)) sum += r->samples[i].kv_usage, known++;
+    return known ? sum / known : NAN;
+}
+
 static double rate(double count, double seconds) { return seconds > 0 ? count / seconds : 0; }
 
 /* Millions of whole numbers: by their digits of eleven bits, from the last. */
@@ -169,6 +177,7 @@ void summarize(const record *r, const trace *t, summary *s) {
     s->input_throughput = rate((double)s->input_tokens, s->duration_s);
     s->output_throughput = rate((double)s->output_tokens, s->duration_s);
     s->total_throughput = s->input_throughput + s->output_throughput;
+    s->kv_usage = mean_kv_usage(r);
     s->output_peak = peak_per_second(r, s->output_tokens);
 }
 

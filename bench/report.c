@@ -82,11 +82,13 @@ static void add_distribution(buf *out, const char *key, const distribution *d) {
 
 static double grown(const record *r, scrape_metric m) { return r->after.value[m] - r->before.value[m]; }
 
-static void add_server(const record *r, buf *out) {
+static void add_server(const record *r, const summary *s, buf *out) {
     double queries = grown(r, SCRAPE_PREFIX_QUERIES);
     buf_str(out, "\"server\":{");
     add_number(out, "output_tokens", grown(r, SCRAPE_OUTPUT_TOKENS));
     add_number(out, "preemptions", grown(r, SCRAPE_PREEMPTIONS));
+    add_number(out, "preemptions_per_1000", s->completed ? 1e3 * grown(r, SCRAPE_PREEMPTIONS) / s->completed : NAN);
+    add_number(out, "kv_usage", s->kv_usage);
     add_number(out, "prefix_hit_rate", queries > 0 ? grown(r, SCRAPE_PREFIX_HITS) / queries : NAN);
     buf_str(out, "\"samples\":[");
     for (uint32_t i = 0; i < r->sample_count; i++) {
@@ -134,7 +136,7 @@ void report_json(const record *r, const summary *s, buf *out) {
     add_number(out, "cut_lengths", r->cut_lengths), add_number(out, "wrong_lengths", r->wrong_lengths);
     add_number(out, "made_up_answers", r->made_up_answers);
     for (int m = 0; m < METRIC_COUNT; m++) add_distribution(out, metrics[m].key, &s->of[m]);
-    add_server(r, out);
+    add_server(r, s, out);
     add_errors(r, out);
     buf_str(out, "}\n");
 }

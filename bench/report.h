@@ -75,6 +75,7 @@ typedef struct {
     bool     has_slo;    /* some request cares */
     uint32_t good;       /* completed in time by every limit it has */
     double   attainment; /* good / (completed + failed) */
+    double   kv_usage;   /* mean share of the pages that running work held, over the samples that know it; NAN: none does */
     double   duration_s;
     uint64_t input_tokens, output_tokens, cached_tokens; /* of completed requests */
     double   request_throughput, goodput, input_throughput, output_throughput, total_throughput, output_peak; /* a second */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/copy_link.h"
 #include "bench/pass_cost.h"
 #include "scheduler/policy.h"
 
@@ -14,6 +15,8 @@
 typedef struct {
     token_list tokens; /* prompt and answer */
     uint32_t   prompt_tokens, known, cached;
+    uint32_t   place; /* among those that are here */
+    int32_t    priority;
     uint64_t   token_us; /* when the newest came; 0: none */
 } flight;
 
@@ -26,8 +29,11 @@ typedef struct {
     agenda            agenda;
     scheduler        *scheduler;
     pass_cost        *cost;
+    copy_link         link;
     flight           *flights;  /* [request_count]; without tokens: not here */
     token_list       *contexts; /* of sessions: the last prompt and answer */
+    priority_state   *levels;   /* of sessions */
+    uint32_t         *here;     /* [in_flight] the requests that the scheduler has */
     slice_outcome    *outcomes; /* [batch_tokens_max] */
     uint32_t          in_flight;
     uint64_t          host_ns;    /* of a pass, beyond its operators */
@@ -40,6 +46,7 @@ typedef struct {
     uint32_t end_op;                     /* op_count, or where it stops */
 
     uint64_t now_us, first_start_us, last_end_us, sample_us;
+    uint64_t tick_us; /* when priorities may be others */
 } run;
 
 /* ---- a request comes ---- */
@@ -97,6 +104,14 @@ static double size_ms(run *r, const flight *f) {
     return ms + output * alone_ms(r, f->prompt_tokens + output / 2, 1) / r->s->engine->scheduler_settings.running_max;
 }
 
+static int32_t priority_of(run *r, uint32_t request, const flight *f) {
+    const trace_request  *q = &r->trace->requests[request];
+    const priority_rules *rules = &r->s->priorities;
+    if (r->s->clients.sizes) return (int32_t)size_ms(r, f);
+    if (rules->pattern == PRIORITIES_OF_TRACE) return q->priority;
+    return priority_at(rules, r->s->seed, q->session, r->now_us, &r->levels[q->session]);
+}
+
 static uint32_t limit_of(const run *r, const flight *f) {
     const uint32_t output = f->tokens.count - f->prompt_tokens, given = r->s->clients.max_tokens;
     const uint32_t room = r->s->engine->scheduler_settings.context_max - f->prompt_tokens;
@@ -109,12 +124,13 @@ static void submit(run *r, agenda_entry e) {
     flight              *f = &r->flights[e.request];
     error                err;
     make_tokens(r, e.request, f);
+    f->priority = priority_of(r, e.request, f);
     const scheduler_request asked = {.id = e.request + 1u,
                                      .tokens = f->tokens.ids,
                                      .prompt_tokens = f->prompt_tokens,
                                      .output_tokens_max = limit_of(r, f),
                                      .arrived_us = r->now_us,
-                                     .priority = r->s->clients.sizes ? (int32_t)size_ms(r, f) : q->priority,
+                                     .priority = f->priority,
                                      .tenant = {.id = q->tenant},
                                      .job = job_of(r, e.request),
                                      .slo = slo_of(&o->slo)};
@@ -126,6 +142,7 @@ static void submit(run *r, agenda_entry e) {
         fail(r, e.request, err.code == ERR_FULL ? "the queue was full" : err.text);
         return;
     }
+    f->place = r->in_flight, r->here[r->in_flight] = e.request;
     if (++r->in_flight > r->record->in_flight_max) r->record->in_flight_max = r->in_flight;
 }
 
@@ -134,7 +151,7 @@ static void submit(run *r, agenda_entry e) {
 static void end(run *r, uint32_t request) {
     outcome *o = &r->record->outcomes[request];
     flight  *f = &r->flights[request];
-    r->in_flight--;
+    r->here[f->place] = r->here[--r->in_flight], r->flights[r->here[f->place]].place = f->place;
     o->state = OUTCOME_COMPLETED, o->end_us = seen_us(r), o->cached_tokens = f->cached;
     if (seen_us(r) > r->last_end_us) r->last_end_us = seen_us(r);
     if (trace_has_next(r->trace, request)) r->contexts[o->session] = f->tokens, f->tokens = (token_list){0};
@@ -170,11 +187,15 @@ static void take_sample(run *r) {
                                        .kv_usage = (double)s.pages_held / s.pages_total});
 }
 
+/* Copies begin with the plan, also where there is no pass; a pass that writes where one goes begins when that is over. */
 static void start_pass(run *r) {
-    if (!scheduler_plan(r->scheduler, r->now_us, &r->plan)) return;
-    const uint64_t ns = pass_cost_of(r->cost, &r->plan);
-    r->runs = true;
-    r->begin_us = r->now_us, r->end_us = r->now_us + (ns + r->host_ns + 999) / 1000, r->asked_us = NEVER;
+    r->runs = scheduler_plan(r->scheduler, r->now_us, &r->plan);
+    copy_link_queue(&r->link, r->now_us, r->plan.copies, r->plan.copy_count);
+    if (!r->runs) return;
+    const uint64_t ns = pass_cost_of(r->cost, &r->plan), copied_us = copy_link_end_us(&r->link, r->plan.waits_for);
+    r->begin_us = copied_us > r->now_us ? copied_us : r->now_us;
+    r->figures->copy_wait_s += (double)(r->begin_us - r->now_us) * 1e-6;
+    r->end_us = r->begin_us + (ns + r->host_ns + 999) / 1000, r->asked_us = NEVER;
     r->end_op = pass_cost_program(r->cost)->op_count;
     for (uint32_t i = r->plan.decode_rows; i < r->plan.slice_count; i++) {
         flight *f = &r->flights[r->plan.slices[i].id - 1];
@@ -186,7 +207,8 @@ static void start_pass(run *r) {
 static void consider_stop(run *r) {
     uint64_t boundary_ns;
     if (!r->runs || !r->plan.stoppable || r->asked_us != NEVER || !scheduler_should_stop(r->scheduler, r->now_us)) return;
-    const uint32_t at = pass_cost_stop(r->cost, (r->now_us - r->begin_us) * 1000, &boundary_ns);
+    const uint64_t into_us = r->now_us > r->begin_us ? r->now_us - r->begin_us : 0;
+    const uint32_t at = pass_cost_stop(r->cost, into_us * 1000, &boundary_ns);
     if (at >= pass_cost_program(r->cost)->op_count) return; /* it is as good as done */
     r->asked_us = r->now_us, r->end_op = at, r->end_us = r->begin_us + (boundary_ns + r->host_ns + 999) / 1000;
 }
@@ -227,6 +249,8 @@ static uint64_t next_us(const run *r) {
     const agenda_entry *first = agenda_first(&r->agenda);
     uint64_t            next = first ? first->due_us : NEVER;
     if (r->runs && r->end_us < next) next = r->end_us;
+    if (r->in_flight > 0 && r->tick_us < next) next = r->tick_us;
+    if (copy_link_next_us(&r->link) < next) next = copy_link_next_us(&r->link);
     if (r->runs ? r->plan.stoppable && r->asked_us == NEVER : r->in_flight > 0) {
         const uint64_t wake_us = scheduler_wake_us(r->scheduler);
         if (wake_us > r->now_us && wake_us < next) next = wake_us;
@@ -234,11 +258,30 @@ static uint64_t next_us(const run *r) {
     return next;
 }
 
+/* Who is here may have become more urgent, or less. */
+static void change_priorities(run *r) {
+    for (uint32_t i = 0; i < r->in_flight; i++) {
+        flight       *f = &r->flights[r->here[i]];
+        const int32_t priority = priority_of(r, r->here[i], f);
+        if (priority == f->priority) continue;
+        f->priority = priority, r->figures->events++;
+        check(scheduler_set_priority(r->scheduler, r->now_us, r->here[i] + 1u, priority));
+    }
+}
+
+static void end_copies(run *r) {
+    for (uint64_t id; (id = copy_link_take(&r->link, r->now_us)) != 0; r->figures->events++)
+        scheduler_copy_done(r->scheduler, r->now_us, id, true);
+}
+
 static void play(run *r) {
     for (uint64_t next; (next = next_us(r)) != NEVER;) {
         r->now_us = next > r->now_us ? next : r->now_us;
         for (const agenda_entry *e; (e = agenda_first(&r->agenda)) != NULL && e->due_us <= r->now_us;)
             submit(r, agenda_take(&r->agenda));
+        if (r->now_us >= r->tick_us) change_priorities(r);
+        r->tick_us = priority_next_us(&r->s->priorities, r->now_us);
+        end_copies(r);
         if (r->runs && r->end_us <= r->now_us) end_pass(r);
         else consider_stop(r);
         if (!r->runs) start_pass(r);
@@ -291,15 +334,16 @@ int simulation_check(const checkpoint *model, const engine_config *c, error *err
 }
 
 static int open_scheduler(run *r, error *err) {
-    const scheduler_config c = scheduler_settings_of(r->s->engine, r->s->model, pass_cost_program(r->cost));
+    scheduler_config c = scheduler_settings_of(r->s->engine, r->s->model, pass_cost_program(r->cost));
+    c.reclaim.page_copy_us = (double)pass_cost_page_copy_ns(r->cost) * 1e-3;
     return scheduler_new(&r->scheduler, &c, err);
 }
 
 static void give_memory(run *r) {
     for (uint32_t i = 0; r->contexts && i < r->trace->session_count; i++) token_list_free(&r->contexts[i]);
     for (uint32_t i = 0; r->flights && i < r->trace->request_count; i++) token_list_free(&r->flights[i].tokens);
-    free(r->flights), free(r->contexts), free(r->outcomes);
-    scheduler_free(r->scheduler), pass_cost_close(r->cost);
+    free(r->flights), free(r->contexts), free(r->outcomes), free(r->levels), free(r->here);
+    scheduler_free(r->scheduler), pass_cost_close(r->cost), copy_link_close(&r->link);
 }
 
 int simulate(const simulation *s, const trace *t, record *out, simulated *figures, error *err) {
@@ -308,14 +352,18 @@ int simulate(const simulation *s, const trace *t, record *out, simulated *figure
              .record = out,
              .figures = figures,
              .first_start_us = NEVER,
+             .tick_us = NEVER,
              .rules = {s->seed, checkpoint_facts(s->model)->vocab_size, s->length_scale,
                        s->engine->scheduler_settings.context_max}};
     *figures = (simulated){0};
     int code = pass_cost_open(&r.cost, s->model, s->engine, err);
     if (code == OK) code = open_scheduler(&r, err);
     if (code != OK) return give_memory(&r), code;
+    copy_link_open(&r.link, pass_cost_page_copy_ns(r.cost), s->engine->scheduler_settings.page_count,
+                   s->engine->scheduler_settings.reclaim.host_pages);
     r.host_ns = (uint64_t)pass_cost_host_ns(r.cost), r.request_us = (uint64_t)(pass_cost_request_ns(r.cost) * 1e-3 + 0.5);
     r.flights = zeroed(t->request_count, sizeof *r.flights), r.contexts = zeroed(t->session_count, sizeof *r.contexts);
+    r.levels = zeroed(t->session_count, sizeof *r.levels), r.here = zeroed(t->request_count, sizeof *r.here);
     r.outcomes = zeroed(s->engine->scheduler_settings.batch_tokens_max, sizeof *r.outcomes);
     agenda_open(&r.agenda, t, &s->pace);
     prepare_outcomes(&r);

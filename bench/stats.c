@@ -61,5 +61,6 @@ distribution series_describe(series *s) {
     d.min = s->values[0], d.max = s->values[s->count - 1];
     d.p50 = series_percentile(s, 50), d.p90 = series_percentile(s, 90);
     d.p95 = series_percentile(s, 95), d.p99 = series_percentile(s, 99);
+    d.p999 = series_percentile(s, 99.9);
     return d;
 }

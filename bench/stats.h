@@ -14,7 +14,7 @@ void series_free(series *s);
  * where there are none. */
 typedef struct {
     size_t count;
-    double mean, std, min, max, p50, p90, p95, p99;
+    double mean, std, min, max, p50, p90, p95, p99, p999;
 } distribution;
 
 distribution series_describe(series *s);                     /* sorts it */

@@ -37,7 +37,21 @@ def test_the_table_names_every_cell_and_the_pages_are_written(tmp_path):
                                                      "cell-2.jsonl"}
 
 
+def test_priorities_that_change_count_where_the_order_asks_for_them():
+    runs = {}
+    for pattern in ("trace", "markov", "random"):
+        done = compare("--grid", "order=priority,fcfs running-max=4 priority-age=1000000", "--requests", 80, "--rate", 8, "--json",
+                       "--priority-pattern", pattern, "--priority-period", "200ms")
+        assert done.returncode == 0, done.stderr
+        runs[pattern] = [cell["ttft_s"] for cell in json.loads(done.stdout)["cells"]]
+    for pattern in ("markov", "random"):
+        assert runs[pattern][0] != runs["trace"][0] and runs[pattern][1] == runs["trace"][1]
+    assert runs["markov"][0] != runs["random"][0]
+
+
 @pytest.mark.parametrize("flags, says", [
+    (["--grid", "order=priority", "--priority-pattern", "moody"], "moody"),
+    (["--grid", "order=priority", "--priority-pattern", "markov", "--priority-period", "0s"], "priority-period"),
     (["--grid", "slicing=sideways"], "sideways"),
     (["--grid", "port=80"], "port"),
     (["--grid", "slicing=chunked", "--rate-sweep"], "--slo"),

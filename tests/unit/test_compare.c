@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "bench/compare.h"
+#include "bench/copy_link.h"
 #include "bench/pass_cost.h"
 
 /* ---- the grid ---- */
@@ -156,6 +157,86 @@ static void the_cost_of_a_pass_is_the_sum_of_its_operators(void **state) {
     }
 }
 
+/* ---- the link to host memory ---- */
+
+static uint64_t take_at_end(copy_link *l, uint64_t *end_us) {
+    *end_us = copy_link_next_us(l);
+    assert_int_equal(copy_link_take(l, *end_us - 1), 0);
+    return copy_link_take(l, *end_us);
+}
+
+static void copies_of_one_direction_follow_one_another_and_the_other_direction_does_not_wait(void **state) {
+    (void)state;
+    copy_link l;
+    uint64_t  end_us;
+    copy_link_open(&l, 2500, 8, 8);
+    copy_link_queue(&l, 100, (page_copy[]){{1, true, 0, 0}, {2, true, 1, 1}, {3, false, 2, 2}, {5, true, 3, 3}}, 4);
+    assert_int_equal(copy_link_end_us(&l, 5), 108); /* 107.5 */
+    assert_int_equal(copy_link_end_us(&l, 4), 0);
+    assert_true(take_at_end(&l, &end_us) != take_at_end(&l, &end_us)); /* 1 and 3 are over at the same time */
+    assert_int_equal(end_us, 103);
+    assert_int_equal(take_at_end(&l, &end_us), 2);
+    assert_int_equal(end_us, 105);
+    copy_link_queue(&l, 200, (page_copy[]){{6, true, 4, 4}}, 1); /* what was idle saves nothing up */
+    assert_int_equal(take_at_end(&l, &end_us), 5);
+    assert_int_equal(take_at_end(&l, &end_us), 6);
+    assert_int_equal(end_us, 203);
+    assert_int_equal(copy_link_next_us(&l), LINK_IDLE);
+    copy_link_close(&l);
+}
+
+static void copies_that_touch_the_same_page_take_effect_in_order(void **state) {
+    (void)state;
+    copy_link l;
+    copy_link_open(&l, 1000, 8, 8);
+    copy_link_queue(&l, 0, (page_copy[]){{1, true, 0, 0}, {2, true, 1, 1}}, 2);
+    copy_link_queue(&l, 0, (page_copy[]){{3, false, 1, 5}}, 1); /* into the page that 2 still reads */
+    copy_link_queue(&l, 0, (page_copy[]){{4, true, 4, 5}}, 1);  /* over the host page that 3 still reads */
+    assert_int_equal(copy_link_end_us(&l, 2), 2);
+    assert_int_equal(copy_link_end_us(&l, 3), 3);
+    assert_int_equal(copy_link_end_us(&l, 4), 4);
+    copy_link_close(&l);
+}
+
+/* ---- priorities that change ---- */
+
+static void a_markov_pattern_moves_to_neighbours_now_and_then_and_all_levels_are_as_frequent(void **state) {
+    (void)state;
+    const priority_rules rules = {PRIORITIES_MARKOV, 1000};
+    uint32_t             at_level[PRIORITY_LEVELS] = {0}, moves = 0;
+    enum { SESSIONS = 50, TICKS = 4000 };
+    for (uint32_t session = 0; session < SESSIONS; session++) {
+        priority_state s = {0}, seldom = {0};
+        int32_t        before = priority_at(&rules, 9, session, 0, &s);
+        assert_int_equal(priority_at(&rules, 9, session, 0, &seldom), before);
+        for (uint64_t tick = 1; tick < TICKS; tick++) {
+            const int32_t now = priority_at(&rules, 9, session, tick * 1000 + 7, &s);
+            assert_true(now >= 0 && now < PRIORITY_LEVELS && abs(now - before) <= 1);
+            at_level[now]++, moves += now != before, before = now;
+        }
+        assert_int_equal(priority_at(&rules, 9, session, (TICKS - 1) * 1000, &seldom), before); /* whoever asked before */
+    }
+    const double all = SESSIONS * TICKS;
+    assert_true(fabs(moves / all - 0.075) < 0.005); /* a tenth, less what would leave the ends */
+    for (int i = 0; i < PRIORITY_LEVELS; i++) assert_true(fabs(at_level[i] / all - 0.25) < 0.03);
+    assert_int_equal(priority_next_us(&rules, 1999), 2000);
+    assert_int_equal(priority_next_us(&rules, 2000), 3000);
+}
+
+static void a_random_pattern_draws_every_level_anew(void **state) {
+    (void)state;
+    const priority_rules rules = {PRIORITIES_RANDOM, 10};
+    priority_state       s = {0};
+    uint32_t             same = 0;
+    int32_t              before = priority_at(&rules, 1, 3, 0, &s);
+    for (uint64_t tick = 1; tick < 4000; tick++) {
+        const int32_t now = priority_at(&rules, 1, 3, tick * 10, &s);
+        same += now == before, before = now;
+    }
+    assert_true(same > 800 && same < 1200);
+    assert_true(priority_next_us(&(priority_rules){PRIORITIES_OF_TRACE, 10}, 5) == UINT64_MAX);
+}
+
 /* ---- whole traces ---- */
 
 typedef struct {
@@ -229,14 +310,16 @@ static void every_request_ends_with_its_exact_length_and_the_json_tells_all_figu
     assert_int_equal(cJSON_GetArraySize(list), 2);
     cJSON_ArrayForEach(item, list) {
         static const char *const objects[] = {"ttft_s", "tpot_s", "itl_s", "e2e_s", "jct_s"};
-        static const char *const shares[] = {"mean", "p50", "p90", "p99"};
-        static const char *const numbers[] = {"expert_bytes",    "goodput_rps", "attainment",        "tokens_per_s",
-                                              "evictions",       "jain",        "recomputed_tokens", "prefix_hit_rate",
-                                              "stop_reaction_s", "completed"};
+        static const char *const shares[] = {"mean", "p50", "p90", "p99", "p99_9"};
+        static const char *const numbers[] = {"expert_bytes",    "goodput_rps",   "attainment",         "tokens_per_s",
+                                              "evictions",       "jain",          "recomputed_tokens",  "prefix_hit_rate",
+                                              "stop_reaction_s", "completed",     "evictions_per_1000", "kv_usage",
+                                              "displaced",       "swap_out_pages"};
         for (int i = 0; i < 5; i++)
-            for (int k = 0; k < 4; k++)
+            for (int k = 0; k < 5; k++)
                 assert_true(cJSON_IsNumber(cJSON_GetObjectItem(cJSON_GetObjectItem(item, objects[i]), shares[k])));
-        for (int i = 0; i < 10; i++) assert_true(cJSON_IsNumber(cJSON_GetObjectItem(item, numbers[i])));
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            assert_true(cJSON_IsNumber(cJSON_GetObjectItem(item, numbers[i])));
         assert_true(cJSON_IsString(cJSON_GetObjectItem(cJSON_GetObjectItem(item, "settings"), "slicing")));
     }
     for (int i = 0; i < 2; i++) {
@@ -305,6 +388,73 @@ static void a_sweep_finds_the_rate_beyond_which_requests_are_late(void **state) 
     stop_playing(&f), free(text);
 }
 
+/* One run with the scheduler's settings as `set` makes them, which are those of a daemon with little memory else. */
+typedef void (*setter)(scheduler_config *c, simulation *s);
+
+static void simulate_with(const char *trace_text, setter set, simulated *figures, summary *sums) {
+    modelled x;
+    error    err = {0};
+    trace    t;
+    record   r;
+    open_modelled(&x, "random:llama-3.1-8b", "a100-80g");
+    scheduler_config *c = &x.config.scheduler_settings;
+    simulation        s = {.model = x.model, .engine = &x.config, .pace = {.rate_scale = 1}, .length_scale = 1};
+    c->page_count = 400, c->retention.prefix_cache = true;
+    c->order = (order_config){.policy = ORDER_PRIORITY, .age_ms = 1000000}, c->reclaim.displaces = true;
+    set(c, &s);
+    if (trace_read_text(&t, trace_text, strlen(trace_text), "auto", &err) != OK) fail_msg("%s", err.text);
+    record_init(&r, t.request_count);
+    if (simulate(&s, &t, &r, figures, &err) != OK) fail_msg("%s", err.text);
+    summarize(&r, &t, sums);
+    assert_int_equal(sums->completed, t.request_count);
+    record_free(&r), trace_close(&t), checkpoint_close(x.model);
+}
+
+static void recompute(scheduler_config *c, simulation *s) {
+    (void)c;
+    s->priorities = (priority_rules){PRIORITIES_MARKOV, 100000};
+}
+static void swaps(scheduler_config *c, simulation *s) {
+    recompute(c, s);
+    c->reclaim.policy = RECLAIM_SWAP, c->reclaim.host_pages = 4000;
+}
+static void swaps_little(scheduler_config *c, simulation *s) {
+    swaps(c, s);
+    c->reclaim.host_pages = 20, c->reclaim.copies_max = 7;
+}
+static void steady_priorities(scheduler_config *c, simulation *s) {
+    recompute(c, s);
+    s->priorities.pattern = PRIORITIES_OF_TRACE;
+}
+
+static void who_loses_its_memory_to_the_more_urgent_gets_it_back_by_copies(void **state) {
+    (void)state;
+    char     *text = make_trace(150);
+    simulated by_computing, by_copies, by_few, again, steady;
+    summary   sums[5];
+    simulate_with(text, recompute, &by_computing, &sums[0]);
+    simulate_with(text, swaps, &by_copies, &sums[1]);
+    simulate_with(text, swaps_little, &by_few, &sums[2]);
+    simulate_with(text, swaps, &again, &sums[3]);
+    simulate_with(text, steady_priorities, &steady, &sums[4]);
+    const scheduler_stats *a = &by_computing.scheduler, *b = &by_copies.scheduler, *c = &by_few.scheduler;
+    assert_true(a->displaced > 20 && steady.scheduler.displaced == 0); /* only priorities that change displace */
+    assert_true(a->swap_out_pages + a->swap_in_pages == 0);
+    assert_true(b->swap_out_pages > 0 && b->swap_in_pages > 0 && b->swap_clean_pages > 0 && b->swap_failed_pages == 0);
+    assert_true(b->recomputed_tokens < a->recomputed_tokens / 4);
+    assert_true(c->swap_out_pages > 0 && c->recomputed_tokens > b->recomputed_tokens);
+    assert_true(b->copies_open + b->arriving + b->swapped == 0);
+    /* a page over the link takes 2 MiB / (25 GB/s) */
+    assert_true(fabs(b->page_copy_us - 84) < 10);
+    assert_true(sums[1].of[METRIC_TTFT].mean < sums[0].of[METRIC_TTFT].mean);
+    assert_true(sums[1].kv_usage > 0 && sums[1].kv_usage <= 1);
+    const scheduler_stats *d = &again.scheduler; /* the same call, the same run */
+    assert_true(d->swap_in_pages == b->swap_in_pages && d->passes_us == b->passes_us && again.events == by_copies.events);
+    simulated *const all[] = {&by_computing, &by_copies, &by_few, &again, &steady};
+    for (int i = 0; i < 5; i++) simulated_free(all[i]), summary_free(&sums[i]);
+    free(text);
+}
+
 static void a_page_tells_every_cell_and_needs_nothing_from_outside(void **state) {
     (void)state;
     char   *text = make_trace(40);
@@ -326,6 +476,11 @@ int main(void) {
         cmocka_unit_test(a_grid_is_every_combination_the_last_word_fastest),
         cmocka_unit_test(a_grid_that_the_daemon_would_not_take_is_refused_with_a_sentence),
         cmocka_unit_test(the_cost_of_a_pass_is_the_sum_of_its_operators),
+        cmocka_unit_test(copies_of_one_direction_follow_one_another_and_the_other_direction_does_not_wait),
+        cmocka_unit_test(copies_that_touch_the_same_page_take_effect_in_order),
+        cmocka_unit_test(a_markov_pattern_moves_to_neighbours_now_and_then_and_all_levels_are_as_frequent),
+        cmocka_unit_test(a_random_pattern_draws_every_level_anew),
+        cmocka_unit_test(who_loses_its_memory_to_the_more_urgent_gets_it_back_by_copies),
         cmocka_unit_test(the_same_seed_and_trace_give_the_same_bytes),
         cmocka_unit_test(every_request_ends_with_its_exact_length_and_the_json_tells_all_figures),
         cmocka_unit_test(a_turn_waits_for_the_turn_before_and_its_gap_and_finds_what_that_left),
