@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/options.h"
+#include "base/command_line.h"
 #include "bench/commands.h"
 #include "bench/fit.h"
 #include "bench/shared_flags.h"
@@ -32,7 +32,6 @@ typedef struct {
     const char *model, *isa;
     uint32_t    threads;
     uint64_t    time_us;
-    bool        help;
 } calibrate_flags;
 
 #define AT(field) offsetof(calibrate_flags, field)
@@ -43,7 +42,6 @@ static const option_row rows[] = {
     {NULL, "isa", OPTION_CHOICE, AT(isa), 0, 0, "auto", "auto|avx512|avx2|plain", NULL, "as the daemon's", false},
     {NULL, "time", OPTION_DURATION, AT(time_us), 0, 3600, "10s", NULL, "TIME",
      "begin no round after it; three rounds are made in any case", false},
-    {NULL, "help", OPTION_BOOL, AT(help), 0, 0, "no", NULL, NULL, "print this, and stop", false},
 };
 #undef AT
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
@@ -208,29 +206,18 @@ static int calibrate(const calibrate_flags *f, error *err) {
     return code;
 }
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 1 << 16);
-    buf_str(&text, "Measures the operators of the cpu device here, and prints a file for --sim-calibration: what a modelled "
-                   "machine\nis to cost. docs/compare.md says how well that predicts.\n\n"
-                   "Usage: penstock-bench calibrate [--model NAME] [--threads N] > FILE\n\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
-}
+static const char usage[] =
+    "Measures the operators of the cpu device here, and prints a file for --sim-calibration: what a modelled machine\n"
+    "is to cost. docs/compare.md says how well that predicts.\n\n"
+    "Usage: penstock-bench calibrate [--model NAME] [--threads N] > FILE\n\n";
 
 int cmd_calibrate(int argc, char **argv) {
     calibrate_flags f = {0};
+    command_line    line = {.usage = usage, .rows = rows, .row_count = ROW_COUNT, .values = &f};
     error           err = {0};
-    const char     *rest[1];
-    size_t          rest_count;
-    options        *o = options_new(rows, ROW_COUNT, &f);
-    int             code = options_read_args(o, argc, argv, rest, 1, &rest_count, &err);
-    if (code == OK && !f.help && rest_count)
-        code = error_set(&err, ERR_USAGE, "'%s' is not a flag; flags are written --name VALUE", rest[0]);
-    if (code == OK && f.help) print_help(o);
-    else if (code == OK) code = calibrate(&f, &err);
+    int             code = command_line_read(&line, argc, argv, &err);
+    if (code == OK && !line.help) code = calibrate(&f, &err);
     if (code != OK) fprintf(stderr, "penstock-bench calibrate: %s\n", err.text);
-    options_free(o);
+    command_line_free(&line);
     return error_exit_status(code);
 }

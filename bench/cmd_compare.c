@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/options.h"
+#include "base/command_line.h"
 #include "bench/commands.h"
 #include "bench/compare.h"
 #include "bench/shared_flags.h"
@@ -15,7 +15,7 @@ typedef struct {
     uint32_t    requests, seed;
     const char *priority_pattern;
     uint64_t    duration_us, gap_max_us, priority_period_us;
-    bool        rate_sweep, json, quiet, help;
+    bool        rate_sweep, json, quiet;
 } compare_flags;
 
 #define AT(field) offsetof(compare_flags, field)
@@ -58,38 +58,14 @@ static const option_row rows[] = {
      "write compare.json, compare.html, and for each cell a page and a line a request there", false},
     {NULL, "json", OPTION_BOOL, AT(json), 0, 0, "no", NULL, NULL, "print the result as JSON in place of the table", false},
     {NULL, "quiet", OPTION_BOOL, AT(quiet), 0, 0, "no", NULL, NULL, "show no progress", false},
-    {NULL, "help", OPTION_BOOL, AT(help), 0, 0, "no", NULL, NULL, "print this, and stop", false},
 };
 #undef AT
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 1 << 20);
-    buf_str(
-        &text,
-        "Plays a trace through the scheduler for every combination of settings, under a virtual clock, on a machine that\n"
-        "is only modelled: no server, no device, the same result each time. docs/compare.md says what the figures are.\n\n"
-        "Usage: penstock-bench compare --trace FILE --model NAME [--hardware NAME] --grid WORDS [options]\n\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
-}
-
-static int read_flags(compare_flags *f, options **o, int argc, char **argv, error *err) {
-    const char *rest[1];
-    size_t      rest_count;
-    *o = options_new(rows, ROW_COUNT, f);
-    int code = options_read_args(*o, argc, argv, rest, 1, &rest_count, err);
-    if (code != OK || f->help) return code;
-    if (rest_count)
-        return error_set(err, ERR_USAGE,
-                         "'%s' is not a flag; flags are written --name VALUE, and a grid is one word in quotes", rest[0]);
-    if (!f->trace) return error_set(err, ERR_USAGE, "no trace was given; write --trace FILE (bench/traces holds two)");
-    if (!f->model)
-        return error_set(err, ERR_USAGE, "no model was given; write --model llama-3.1-8b, or a checkpoint's folder");
-    return OK;
-}
+static const char usage[] =
+    "Plays a trace through the scheduler for every combination of settings, under a virtual clock, on a machine that\n"
+    "is only modelled: no server, no device, the same result each time. docs/compare.md says what the figures are.\n\n"
+    "Usage: penstock-bench compare --trace FILE --model NAME [--hardware NAME] --grid WORDS [options]\n\n";
 
 /* ---- reports ---- */
 
@@ -188,7 +164,10 @@ static int with_model(const compare_flags *f, const grid *g, trace *t, error *er
 static int compare(const compare_flags *f, error *err) {
     grid  g;
     trace t;
-    int   code = grid_read(&g, f->grid, err);
+    if (!f->trace) return error_set(err, ERR_USAGE, "no trace was given; write --trace FILE (bench/traces holds two)");
+    if (!f->model)
+        return error_set(err, ERR_USAGE, "no model was given; write --model llama-3.1-8b, or a checkpoint's folder");
+    int code = grid_read(&g, f->grid, err);
     if (code != OK) return code;
     if (f->out) code = make_folder(f->out, err);
     if (code == OK) code = trace_open(&t, f->trace, f->format, f->requests, err);
@@ -201,12 +180,15 @@ static int compare(const compare_flags *f, error *err) {
 
 int cmd_compare(int argc, char **argv) {
     compare_flags f = {0};
-    options      *o;
+    command_line  line = {.usage = usage, .rows = rows, .row_count = ROW_COUNT, .values = &f, .words_max = 1};
     error         err = {0};
-    int           code = read_flags(&f, &o, argc, argv, &err);
-    if (code == OK && f.help) print_help(o);
-    else if (code == OK) code = compare(&f, &err);
+    int           code = command_line_read(&line, argc, argv, &err);
+    if (code == OK && !line.help && line.word_count)
+        code =
+            error_set(&err, ERR_USAGE,
+                      "'%s' is not a flag; flags are written --name VALUE, and a grid is one word in quotes", line.words[0]);
+    if (code == OK && !line.help) code = compare(&f, &err);
     if (code != OK) fprintf(stderr, "penstock-bench compare: %s\n", err.text);
-    options_free(o);
+    command_line_free(&line);
     return error_exit_status(code);
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/options.h"
+#include "base/command_line.h"
 #include "bench/commands.h"
 #include "bench/replay.h"
 #include "bench/shared_flags.h"
@@ -13,7 +13,7 @@ typedef struct {
     double      rate_scale, length_scale, rate;
     uint32_t    requests, concurrency_max, vocab, max_context, seed;
     uint64_t    duration_us, timeout_us, gap_max_us;
-    bool        hints, json, quiet, help;
+    bool        hints, json, quiet;
 } replay_flags;
 
 #define AT(field) offsetof(replay_flags, field)
@@ -52,35 +52,14 @@ static const option_row rows[] = {
      false},
     {NULL, "json", OPTION_BOOL, AT(json), 0, 0, "no", NULL, NULL, "print the report as JSON in place of the table", false},
     {NULL, "quiet", OPTION_BOOL, AT(quiet), 0, 0, "no", NULL, NULL, "show no progress", false},
-    {NULL, "help", OPTION_BOOL, AT(help), 0, 0, "no", NULL, NULL, "print this, and stop", false},
 };
 #undef AT
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 1 << 20);
-    buf_str(
-        &text,
-        "Plays a trace of requests against a server that speaks the OpenAI API: open loop, exact lengths, shared prefixes\n"
-        "and sessions as in the trace. docs/replay.md says what the formats and the figures are.\n\n"
-        "Usage: penstock-bench replay --trace FILE [--url URL] [options]\n\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
-}
-
-static int read_flags(replay_flags *f, options **o, int argc, char **argv, error *err) {
-    const char *rest[1];
-    size_t      rest_count;
-    *o = options_new(rows, ROW_COUNT, f);
-    int code = options_read_args(*o, argc, argv, rest, 1, &rest_count, err);
-    if (code != OK || f->help) return code;
-    if (rest_count) return error_set(err, ERR_USAGE, "'%s' is not a flag; flags are written --name VALUE", rest[0]);
-    if (!f->trace) return error_set(err, ERR_USAGE, "no trace was given; write --trace FILE (bench/traces holds two)");
-    if (f->max_context == 1) return error_set(err, ERR_USAGE, "--max-context must leave room for a prompt and an answer");
-    return OK;
-}
+static const char usage[] =
+    "Plays a trace of requests against a server that speaks the OpenAI API: open loop, exact lengths, shared prefixes\n"
+    "and sessions as in the trace. docs/replay.md says what the formats and the figures are.\n\n"
+    "Usage: penstock-bench replay --trace FILE [--url URL] [options]\n\n";
 
 /* ---- reports ---- */
 
@@ -157,6 +136,8 @@ static int replay(const replay_flags *f, error *err) {
         .hints = f->hints,
         .quiet = f->quiet,
     };
+    if (!f->trace) return error_set(err, ERR_USAGE, "no trace was given; write --trace FILE (bench/traces holds two)");
+    if (f->max_context == 1) return error_set(err, ERR_USAGE, "--max-context must leave room for a prompt and an answer");
     int code = f->slo ? read_slo(f->slo, &c.slo, err) : OK;
     if (code == OK && f->out) code = make_folder(f->out, err);
     if (code == OK) code = trace_open(&t, f->trace, f->format, f->requests, err);
@@ -168,12 +149,11 @@ static int replay(const replay_flags *f, error *err) {
 
 int cmd_replay(int argc, char **argv) {
     replay_flags f = {0};
-    options     *o;
+    command_line line = {.usage = usage, .rows = rows, .row_count = ROW_COUNT, .values = &f};
     error        err = {0};
-    int          code = read_flags(&f, &o, argc, argv, &err);
-    if (code == OK && f.help) print_help(o);
-    else if (code == OK) code = replay(&f, &err);
+    int          code = command_line_read(&line, argc, argv, &err);
+    if (code == OK && !line.help) code = replay(&f, &err);
     if (code != OK) fprintf(stderr, "penstock-bench replay: %s\n", err.text);
-    options_free(o);
+    command_line_free(&line);
     return error_exit_status(code);
 }

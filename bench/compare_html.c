@@ -45,6 +45,8 @@ static const struct {
     {"tokens/s", offsetof(cell, tokens_per_s), 1, 0},
     {"expert GB", offsetof(cell, expert_bytes), 1e9, 1},
     {"evictions", offsetof(cell, evictions), 1, 0},
+    {"KV pages in use, %", offsetof(cell, kv_usage), 1e-2, 1},
+    {"pages copied back", offsetof(cell, swap_in_pages), 1, 0},
     {"cache hits, %", offsetof(cell, prefix_hit_rate), 1e-2, 1},
     {"stop p99, ms", offsetof(cell, stop_reaction_s.p99), 1e-3, 3},
     {"Jain", offsetof(cell, jain), 1, 3},

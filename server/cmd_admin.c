@@ -7,10 +7,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/command_line.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "server/commands.h"
-#include "base/options.h"
 
 enum { ANSWER_MAX_BYTES = 32 << 20, KEYS_MAX_BYTES = 4 << 20 };
 
@@ -42,26 +42,19 @@ enum { ACTION_COUNT = sizeof actions / sizeof *actions };
 
 typedef struct {
     const char *socket;
-    bool        help;
 } admin_flags;
 
 static const option_row flag_rows[] = {
     {NULL, "socket", OPTION_STRING, offsetof(admin_flags, socket), 0, 0, "/run/penstock/admin.sock", NULL, "PATH",
      "the daemon's admin-socket", false},
-    {NULL, "help", OPTION_BOOL, offsetof(admin_flags, help), 0, 0, NULL, NULL, NULL, "print this, and stop", false},
 };
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 64 << 10);
-    buf_str(&text,
+static void write_usage(buf *out) {
+    buf_str(out,
             "Usage: penstock admin [--socket PATH] ACTION [ARGUMENT]\n\nAsks a running daemon, or tells it what to do, "
             "over its admin socket (serve --admin-socket).\n\n");
     for (int i = 0; i < ACTION_COUNT; i++)
-        buf_printf(&text, "  %-13s %-6s %s\n", actions[i].name, actions[i].argument, actions[i].help);
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
+        buf_printf(out, "  %-13s %-6s %s\n", actions[i].name, actions[i].argument, actions[i].help);
 }
 
 static int dial(const char *path, error *err) {
@@ -157,13 +150,17 @@ static int run(const char *socket, const char *const *words, size_t count, error
 
 int cmd_admin(int argc, char **argv) {
     admin_flags flags = {0};
-    const char *words[2];
-    size_t      count = 0;
+    buf         usage;
     error       err;
-    options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);
-    int         code = options_read_args(o, argc, argv, words, 2, &count, &err);
-    if (code == OK && flags.help) print_help(o);
-    else if (code == OK) code = run(flags.socket, words, count, &err);
-    options_free(o);
+    buf_init(&usage, 64 << 10);
+    write_usage(&usage);
+    command_line line = {.usage = usage.data,
+                         .rows = flag_rows,
+                         .row_count = sizeof flag_rows / sizeof *flag_rows,
+                         .values = &flags,
+                         .words_max = COMMAND_WORDS_MAX};
+    int          code = command_line_read(&line, argc, argv, &err);
+    if (code == OK && !line.help) code = run(flags.socket, line.words, line.word_count, &err);
+    command_line_free(&line), buf_free(&usage);
     return code == OK ? 0 : command_failed("admin", &err);
 }

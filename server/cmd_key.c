@@ -3,31 +3,23 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/command_line.h"
 #include "server/commands.h"
 #include "server/keys.h"
 
 typedef struct {
-    bool stdin_key, help;
+    bool stdin_key;
 } key_flags;
 
 static const option_row flag_rows[] = {
     {NULL, "stdin", OPTION_BOOL, offsetof(key_flags, stdin_key), 0, 0, NULL, NULL, NULL,
      "read the key from standard input instead of making one", false},
-    {NULL, "help", OPTION_BOOL, offsetof(key_flags, help), 0, 0, NULL, NULL, NULL, "print this, and stop", false},
 };
 
-static void print_help(const options *o) {
-    buf text;
-    buf_init(&text, 64 << 10);
-    buf_str(
-        &text,
-        "Usage: penstock key NAME [--stdin] >> KEYFILE\n\n"
-        "Makes an API key. The line for the key file (serve --api-keys) goes to standard output; the key itself, which is\n"
-        "kept nowhere, to standard error. The line may be given limits: docs/configuration.md lists them.\n");
-    options_help(o, &text, NULL, 0);
-    fputs(text.data, stdout);
-    buf_free(&text);
-}
+static const char usage[] =
+    "Usage: penstock key NAME [--stdin] >> KEYFILE\n\n"
+    "Makes an API key. The line for the key file (serve --api-keys) goes to standard output; the key itself, which is\n"
+    "kept nowhere, to standard error. The line may be given limits: docs/configuration.md lists them.\n";
 
 /* One line, without its end. */
 static int read_key(char *out, size_t size, size_t *n, error *err) {
@@ -54,18 +46,17 @@ static int make(const char *name, bool from_stdin, error *err) {
 }
 
 int cmd_key(int argc, char **argv) {
-    key_flags   flags = {0};
-    const char *name = NULL;
-    size_t      count = 0;
-    error       err;
-    options    *o = options_new(flag_rows, sizeof flag_rows / sizeof *flag_rows, &flags);
-    int         code = options_read_args(o, argc, argv, &name, 1, &count, &err);
-    if (code == OK && flags.help) {
-        print_help(o);
-    } else if (code == OK) {
-        code = count ? make(name, flags.stdin_key, &err)
-                     : error_set(&err, ERR_USAGE, "whose key is it? penstock key NAME >> KEYFILE");
-    }
-    options_free(o);
+    key_flags    flags = {0};
+    command_line line = {.usage = usage,
+                         .rows = flag_rows,
+                         .row_count = sizeof flag_rows / sizeof *flag_rows,
+                         .values = &flags,
+                         .words_max = 1};
+    error        err;
+    int          code = command_line_read(&line, argc, argv, &err);
+    if (code == OK && !line.help)
+        code = line.word_count ? make(line.words[0], flags.stdin_key, &err)
+                               : error_set(&err, ERR_USAGE, "whose key is it? penstock key NAME >> KEYFILE");
+    command_line_free(&line);
     return code == OK ? 0 : command_failed("key", &err);
 }
