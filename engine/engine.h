@@ -58,16 +58,20 @@ typedef struct {
 } prompt_scores;
 #define PROMPT_TOP_NONE UINT32_MAX
 
+enum { ENGINE_STOP_IDS_MAX = 16 };
+
 typedef struct {
-    uint64_t       id;     /* unique, chosen by the caller */
-    uint32_t      *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
-    uint32_t       prompt_tokens;
-    uint32_t       output_tokens_max, output_tokens_min;
-    sampling       params; /* bias arrays: ownership as for tokens */
-    bool           ignore_eos;
-    uint32_t       stop_ids[16], stop_id_count; /* beside the model's own end-of-sequence ids */
-    uint64_t       cache_salt;
-    int32_t        priority;
+    uint64_t  id;     /* unique, chosen by the caller */
+    uint32_t *tokens; /* the prompt; engine_submit takes ownership (malloc) when it returns OK */
+    uint32_t  prompt_tokens;
+    uint32_t  output_tokens_max, output_tokens_min;
+    sampling  params; /* bias arrays: ownership as for tokens */
+    bool      ignore_eos;
+    const uint32_t
+            *stop_ids; /* [stop_id_count], at most ENGINE_STOP_IDS_MAX, beside the model's own end-of-sequence ids; copied */
+    uint32_t stop_id_count;
+    uint64_t cache_salt;
+    int32_t  priority;
     request_tenant tenant; /* these three: scheduler/scheduler.h */
     request_job    job;
     request_slo    slo;

@@ -6,8 +6,7 @@
 
 #include "base/hash.h"
 
-enum { STOP_IDS_MAX = sizeof((engine_request){0}).stop_ids / sizeof(uint32_t) };
-_Static_assert(MODEL_EOS_MAX + STOP_IDS_MAX <= BANNED_MAX, "every id that may end an answer can be banned");
+_Static_assert(MODEL_EOS_MAX + ENGINE_STOP_IDS_MAX <= BANNED_MAX, "every id that may end an answer can be banned");
 
 /* ---- construction ---- */
 
@@ -105,8 +104,9 @@ static int check_size(const engine_request *r, const request_limits *l, error *e
 static int check_request(const engine_request *r, const request_limits *l, error *err) {
     if (!r->tokens || r->prompt_tokens == 0) return error_set(err, ERR_INVALID, "the prompt has no tokens");
     if (r->output_tokens_max == 0) return error_set(err, ERR_INVALID, "no output tokens were asked for");
-    if (r->stop_id_count > STOP_IDS_MAX)
-        return error_set(err, ERR_INVALID, "%u stop ids were given; at most %d are taken", r->stop_id_count, STOP_IDS_MAX);
+    if (r->stop_id_count > ENGINE_STOP_IDS_MAX)
+        return error_set(err, ERR_INVALID, "%u stop ids were given; at most %d are taken", r->stop_id_count,
+                         ENGINE_STOP_IDS_MAX);
     for (uint32_t i = 0; i < r->prompt_tokens; i++)
         if (r->tokens[i] >= l->vocab_size)
             return error_set(err, ERR_INVALID, "token %u of the prompt is %u; the vocabulary has %u", i, r->tokens[i],
@@ -130,7 +130,9 @@ static void find_banned(request *r, const request_limits *l) {
     r->banned = r->asked.tokens + r->asked.prompt_tokens + r->asked.output_tokens_max;
     r->banned_count = 0;
     for (uint32_t i = 0; i < l->eos_count && !r->asked.ignore_eos; i++) r->banned[r->banned_count++] = l->eos_ids[i];
-    for (uint32_t i = 0; i < r->asked.stop_id_count; i++) r->banned[r->banned_count++] = r->asked.stop_ids[i];
+    for (uint32_t i = 0; i < r->asked.stop_id_count; i++) r->banned[r->banned_count + i] = r->asked.stop_ids[i];
+    r->asked.stop_ids = r->banned + r->banned_count; /* the caller's go */
+    r->banned_count += r->asked.stop_id_count;
 }
 
 static int class_of(int32_t priority) { return priority < 0 ? 0 : priority == 0 ? 1 : 2; }

@@ -62,9 +62,15 @@ typedef struct {
     uint32_t          cached;     /* tokens found when last admitted */
     uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
-    uint32_t          host_tail, host_pages;     /* waiting: the chain of host pages that it holds; 0 pages: none */
-    uint64_t          fetch_first;               /* arriving: its copies have this id or a later one */
-    uint32_t          fetch_open, fetched_pages; /* of them in flight; pages that it will have if none fails */
+    uint32_t          host_pages;   /* waiting: in the chain of host pages that it holds; 0: none */
+    uint32_t          fetch_open;   /* arriving: copies in flight */
+    union {
+        uint32_t host_tail;         /* waiting: of the chain */
+        struct {
+            uint32_t fetched_pages; /* arriving: that it will have if none fails */
+            uint64_t fetch_first;   /* its copies have this id or a later one */
+        };
+    };
     uint64_t          lent;         /* to its tenant when it was let in (fair.h) */
     uint32_t          newer, older; /* in its line; NO_SEQUENCE; not an elder's */
 } sequence_record;

@@ -186,8 +186,8 @@ void swap_in(scheduler *s, uint32_t index, uint32_t cached_tokens) {
         if (next == NO_PAGE || host_tier_state(h, next) != HOST_CLEAN) break;
         tail = next;
     }
+    swap_forget(s, index); /* they are still there: nothing takes a host page before the copies are queued */
     if (count > from && swaps(s, 0, count - from, cached_tokens, count * page_tokens)) fetch(s, index, tail, count, from);
-    swap_forget(s, index);
 }
 
 /* The last copy is there, or given up: what arrived in one piece is done. */

@@ -44,21 +44,21 @@ typedef struct {
     detokenizer         detokenizer;
     stop_state          stops;
     buf                 text;
-    size_t              sent, ready;                 /* offsets into text: [sent, ready) may be sent */
-    uint64_t            text_base;                   /* bytes dropped in front of `text`, all of them sent */
-    uint32_t            chars;                       /* of all text so far */
-    uint64_t            content_begin;               /* bytes of text before the content; UINT64_MAX while it thinks */
-    bool                thinking, skips_empty_lines; /* the latter until other text comes */
+    size_t              sent, ready;   /* offsets into text: [sent, ready) may be sent */
+    uint64_t            text_base;     /* bytes dropped in front of `text`, all of them sent */
+    uint64_t            content_begin; /* bytes of text before the content; UINT64_MAX while it thinks */
+    uint32_t            chars;         /* of all text so far */
     uint32_t            reasoning_tokens;
     uint32_t            token_count; /* drawn, up to and including the one that ended it */
-    double              logprob_sum;
     choice_end          end;
+    double              logprob_sum;
     logprob_entry      *entries; /* [entry_count]; [entry_sent, entry_ready) may be sent */
     uint32_t            entry_count, entry_capacity, entry_sent, entry_ready;
     logprob_top        *tops;
     uint32_t            top_count, top_capacity;
     uint32_t           *ids; /* where rules->ids: every token drawn */
     uint32_t            id_count, id_capacity, id_sent;
+    bool                thinking, skips_empty_lines; /* the latter until other text comes */
 } choice;
 
 enum { CHOICE_TEXT_MAX = 64 << 20 };

@@ -237,6 +237,7 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
                .output_tokens_min = (uint32_t)p->min_tokens,
                .params = g->asked->sampling,
                .ignore_eos = p->ignore_eos,
+               .stop_ids = p->stop_ids,
                .stop_id_count = p->stop_id_count,
                .priority = g->priority,
                .tenant = {.id = g->asked->tenant, .weight = g->base.tenant ? g->base.tenant->weight : 0},
@@ -245,7 +246,6 @@ static int submit_choice(generation *g, uint32_t index, error *err) {
                .slo = slo_from_now(g),
                .scores = first ? prompt->scores : NULL,
     };
-    memcpy(r.stop_ids, p->stop_ids, sizeof r.stop_ids);
     r.params.seed += index;
     r.params.bias_count = p->bias_count;
     r.params.bias_ids = copy_of(p->bias_ids, p->bias_count, sizeof *p->bias_ids);

@@ -26,16 +26,16 @@ typedef struct {
     uint32_t        prompt, index;     /* index: as the client sees it */
     uint64_t        engine_id;         /* 0: not there, or done */
     uint64_t        first_us, last_us; /* tokens received */
-    bool            begun, closed;     /* its first event, its end was told (stream) */
     request_ledger *ledger;            /* owned; of its last event; NULL before the first */
-    uint32_t        pinned_tokens;     /* held for the conversation's next turn, ... */
-    double          pinned_until_s;    /* ... until then, since 1970 */
+    double          pinned_until_s;    /* since 1970; until then are held, for the conversation's next turn, ... */
+    uint32_t        pinned_tokens;     /* ... so many */
+    bool            begun, closed;     /* its first event, its end was told (stream) */
 } generation_choice;
 
 /* What the engine is told, and nobody asks for afterwards: those who wait are many, and hold no more than they need. */
 typedef struct {
     request_params params;
-    sampling       sampling;           /* seed of choice 0; without bias arrays */
+    sampling       sampling;            /* seed of choice 0; without bias arrays */
     uint64_t       tenant, cache_salt;  /* hashes; 0: none */
     char           id[REQUEST_ID_SIZE]; /* what the body calls it; "": nothing */
 } generation_asked;
@@ -44,7 +44,7 @@ typedef struct {
 typedef struct {
     uint32_t n;
     bool     stream, echo, timings, reasoning, usage, usage_each, prompt_logprobs, kv_transfer;
-    bool     sized; /* the client says how long it may be */
+    bool     sized;     /* the client says how long it may be */
     int8_t   echo_tops; /* alternatives beside each token in the older shape of log-probabilities; -1: none were asked for */
 } answer_shape;
 
@@ -54,12 +54,13 @@ struct generation {
     choice_rules      rules; /* owns its stop strings */
     answer_shape      answer;
     int32_t           priority;
+    bool              only_echo; /* max_tokens is 0: nothing is drawn that anybody sees */
+    bool              reserved;  /* the tenant's account has given what the answer may use */
+    bool              streaming; /* the head of the stream is out */
     request_job       job;       /* its id is the session */
     slo_params        slo;       /* from arrival on */
     const char       *tier;      /* that is served; NULL: none was asked for */
     char             *metadata;  /* owned; JSON for the log; NULL */
-    bool              only_echo; /* max_tokens is 0: nothing is drawn that anybody sees */
-    bool              reserved;  /* the tenant's account has given what the answer may use */
 
     generation_prompt *prompts;
     generation_choice *choices; /* prompt-major */
@@ -67,7 +68,6 @@ struct generation {
     uint32_t           open;      /* choices still growing */
     uint32_t           closed;    /* choices whose end was told (stream) */
     uint32_t           in_engine; /* engine requests whose end was not reported yet */
-    bool               streaming; /* the head of the stream is out */
     buf                prefix;    /* what every event begins with */
     int64_t            created_s;
 };

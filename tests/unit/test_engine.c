@@ -205,7 +205,7 @@ static void a_stop_id_ends_it_also_where_eos_is_ignored(void **state) {
     engine_request      r = ask(0, 10, 50);
     force(&r, 4242);
     r.ignore_eos = true;
-    r.stop_ids[0] = 17, r.stop_ids[1] = 4242, r.stop_id_count = 2;
+    r.stop_ids = (const uint32_t[]){17, 4242}, r.stop_id_count = 2;
     r.output_tokens_min = 3;
     submit(e, r);
     listen(e, &h, 1);
