@@ -61,18 +61,20 @@ def anonymous_bytes(pid):
 class Bench:
     def __init__(self, options, folder):
         self.options, self.folder, self.rows = options, folder, []
+        self.urgently = []
         self.programs = ROOT / options.build
         self.model = ROOT / "models/embedded"
 
     @contextlib.contextmanager
     def server(self, command, port, cpu=None):
-        process = subprocess.Popen(pinned(cpu, command) if cpu is not None else list(map(str, command)), stdout=subprocess.DEVNULL,
+        command = pinned(cpu, command) if cpu is not None else list(map(str, command))
+        process = subprocess.Popen(self.urgently + command, stdout=subprocess.DEVNULL,
                                    stderr=open(self.folder / "log", "ab"))
         try:
             for _ in range(600):
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
-                    if "penstock" not in str(command[0]) or '"loading"' not in get(port, "/live"):
+                    if "bare_loop" in str(command) or '"loading"' not in get(port, "/live"):
                         break
                 except OSError:
                     time.sleep(0.02)
@@ -111,7 +113,18 @@ class Bench:
             file.write_text(body if isinstance(body, str) else json.dumps(body, separators=(",", ":")))
         command = [self.programs / "bench/http_load", port, connections, seconds or self.options.seconds, path, file, pause_us]
         command += [header] if header else []
-        return json.loads(subprocess.check_output(pinned(cpu, command) if cpu is not None else list(map(str, command))))
+        command = pinned(cpu, command) if cpu is not None else list(map(str, command))
+        return json.loads(subprocess.check_output(self.urgently + command))
+
+    @contextlib.contextmanager
+    def before_others(self):
+        """Whatever else runs on the machine waits, where this is allowed (root): for times in which a CPU is idle for the most
+        part, as the kernel takes it from who would keep it for a second. Yields how it was run, for the table."""
+        first = ["chrt", "-f", "5"]
+        allowed = subprocess.run([*first, "true"], stderr=subprocess.DEVNULL).returncode == 0
+        self.urgently = first if allowed else []
+        yield "at real-time priority" if allowed else "beside whatever else runs"
+        self.urgently = []
 
     def row(self, goal, what, ours, other, ratio, bound, met):
         """One line of the table; ratio and bound as text. No bound: it is only told."""
@@ -194,9 +207,9 @@ class Bench:
 
     def h5(self):
         """A machine of one pace, and no answer that ends meanwhile: what is late is not the device. The loop keeps the same pace in
-        the same way; how late its events are is the machine's doing."""
+        the same way, and takes its turns with the daemon; how late its events are is the machine's doing."""
         late = []
-        with self.penstock(*self.machine("steady", logits={"fixed_ns": STEP_US * 1000}), cpu=0) as daemon, \
+        with self.before_others() as how, self.penstock(*self.machine("steady", logits={"fixed_ns": STEP_US * 1000}), cpu=0) as daemon, \
                 self.loop(STEP_US, cpu=0) as loop:
             for _ in range(self.options.rounds):
                 before = [metric(daemon.port, f"penstock_pass_seconds_{part}") for part in ("sum", "count")]
@@ -207,8 +220,8 @@ class Bench:
                 late.append((run["gap_p99_us"] - step_us, machine["gap_p99_us"] - machine["gap_p50_us"], step_us))
         ours, machine, step = (statistics.median(column) for column in zip(*late))
         added = statistics.median(a - b for a, b, _ in late)
-        self.row("H5", f"p99 between tokens less a step of the sim device ({step:,.0f} us), {STREAMS} streams; ratio: what is added "
-                 "to the loop's", f"{ours:,.0f} us", f"{machine:,.0f} us", f"{added:+,.0f} us", "≤ 200 us", added <= 200)
+        self.row("H5", f"p99 between tokens less a step of the sim device ({step:,.0f} us), {STREAMS} streams, {how}; ratio: what is "
+                 "added to the loop's", f"{ours:,.0f} us", f"{machine:,.0f} us", f"{added:+,.0f} us", "≤ 200 us", added <= 200)
 
     def h6(self):
         """The peer has the same tokenizer. Its server takes {"content": text}."""

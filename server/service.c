@@ -6,6 +6,7 @@
 
 #include <malloc.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ enum {
     WATCH_MS = 250, /* so much later than stall-timeout a stuck engine may be noticed */
     IDLE_TICKS = 8, /* of the watch */
     DRAIN_WATCH_MS = 20,
+    TURN_NS = 100000,        /* of the I/O thread on a CPU that others want */
     LAST_WORDS_US = 1000000, /* after the device has failed: for telling so to those who wait */
     STOP_US = 10000000,      /* for the pass that runs when everything is over, as long as it goes on; */
     STOP_STILL_US = 2000000, /* and for one that stands still */
@@ -184,17 +186,19 @@ static void self_test_event(service *sv, const engine_event *e) {
 }
 
 /* This thread works for moments and kernels compute for ever. From Linux 6.12 on, a thread that asks for short turns gets
- * the CPU sooner when it wakes; elsewhere, or where it is not allowed, nothing changes. Not inherited: the others are
- * running. */
+ * the CPU sooner when it wakes; elsewhere, or where it is not allowed, nothing changes, nor where the operator has chosen
+ * another policy (CPUSchedulingPolicy=); his priority (Nice=) stays. Not inherited: the others are running. */
 static void take_short_turns(void) {
     struct {
-        uint32_t size, policy; /* SCHED_OTHER */
+        uint32_t size, policy;
         uint64_t flags;
         int32_t  nice;
         uint32_t priority;
-        uint64_t turn_ns, deadline, period;
-    } wanted = {.size = sizeof wanted, .turn_ns = 100000, .nice = getpriority(PRIO_PROCESS, 0)};
-    syscall(SYS_sched_setattr, 0, &wanted, 0);
+        uint64_t runtime, deadline, period; /* SCHED_OTHER: runtime is the length of a turn, in ns */
+    } how = {0};
+    if (syscall(SYS_sched_getattr, 0, &how, sizeof how, 0) != 0 || how.policy != SCHED_OTHER) return;
+    how.runtime = TURN_NS;
+    syscall(SYS_sched_setattr, 0, &how, 0);
 }
 
 /* A model that thinks aloud has a token for each end of it. */

@@ -125,3 +125,15 @@ def test_with_few_descriptors_the_daemon_says_so_turns_clients_away_and_stays_ca
     daemon.wait_for_metric("penstock_http_connections", 2)
     assert daemon.metric("penstock_http_connections_refused_total") > 100
     first.close()
+
+
+def test_the_scheduling_policy_that_the_operator_chose_stays(start_daemon, standin):
+    """SCHED_BATCH, as it needs no privilege; the I/O thread asks for short turns only where nothing was chosen."""
+    before = os.sched_getscheduler(0)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        daemon = start_daemon(model=standin)
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+    threads = [int(name) for name in os.listdir(f"/proc/{daemon.pid}/task")]
+    assert len(threads) > 1 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
