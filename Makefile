@@ -34,8 +34,8 @@ SOURCES = $(foreach d,$(FOLDERS),$(wildcard $d/*.c))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
-# kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into one object, which so far proves that they compile (there is no
-# CUDA device yet that opens it); and by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the
+# kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into one object, which the daemon opens at start (kernels/cuda/object.h);
+# and by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the
 # last architecture serves later GPUs.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
@@ -43,8 +43,8 @@ NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUD
               -Xptxas -v -Xcompiler -fPIC,-Wall,-Wextra,-ffp-contract=off -Werror all-warnings -I. -MMD -MP
 CUDA_FILES  = $(wildcard kernels/cuda/*.cu)
 CUDA_OBJECT = $(if $(and $(NVCC),$(CUDA_FILES),$(filter release,$(MODE))),$(BUILD)/penstock-cuda.so)
-EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(CUDA_FILES) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
-CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -x c++
+EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/runtime.cu,$(CUDA_FILES)) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
+CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -fPIC -x c++
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
 BENCH_TOOL = agenda answer ask_server client cmd_calibrate cmd_compare cmd_replay compare compare_html compare_report copy_link fit grid \
@@ -106,6 +106,7 @@ docs: $(BUILD)/penstock ## write the pages of docs/ anew that come from tables
 
 install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install daemon, default model, docs, systemd units, configuration (DESTDIR=, PREFIX=, SYSCONFDIR=)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/penstock $(BUILD)/penstock-bench
+	$(if $(wildcard $(CUDA_OBJECT)),install -D -t $(DESTDIR)$(PREFIX)/lib/penstock $(CUDA_OBJECT))
 	install -D -m 644 -t $(DESTDIR)$(DATA)/models/embedded $(wildcard models/embedded/*.*)
 	install -D -m 644 -t $(DESTDIR)$(DOC) README.md LICENSE $(wildcard docs/*.*)
 	install -D -m 644 -t $(DESTDIR)$(DOC)/examples systemd/penstock.conf systemd/keys
@@ -117,7 +118,7 @@ install: $(BUILD)/penstock $(BUILD)/penstock-bench ## install daemon, default mo
 
 uninstall: ## remove what install put in place, but for the configuration
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,penstock penstock-bench) $(addprefix $(DESTDIR)$(UNITDIR)/penstock.,service socket)
-	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(DOC)
+	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(DOC) $(DESTDIR)$(PREFIX)/lib/penstock
 
 packages:
 	@scripts/install-packages.sh
@@ -144,6 +145,8 @@ $(BUILD)/penstock-bench: $(BUILD)/bench/penstock_bench.o $(BUILD)/libbench.a $(B
 $(BUILD)/libpenstock.a: $(LIBRARY)
 $(BUILD)/libbench.a: $(filter-out %/penstock_bench.o,$(BENCH_OBJECTS))
 $(BUILD)/libemulated.a: $(EMULATED)
+$(BUILD)/penstock-emulated-cuda.so: $(EMULATED)
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ -lm
 $(BUILD)/%.a:
 	@rm -f $@
 	$(call say,pack) ar rcs $@ $^
@@ -179,6 +182,7 @@ $(BUILD)/penstock-cuda.so: $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o)
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 $(filter $(BUILD)/tests/unit/test_cuda_%,$(UNIT_TESTS)): $(BUILD)/libemulated.a
+$(BUILD)/tests/unit/test_device_cuda: | $(BUILD)/penstock-emulated-cuda.so
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lcmocka $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a

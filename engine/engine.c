@@ -33,6 +33,7 @@ struct engine {
     checkpoint       *model;
     const device_api *api;
     device           *device;
+    char              device_why[256];
     program           program;
     scheduler        *scheduler;
     walker           *walker;
@@ -490,7 +491,6 @@ static void *engine_main(void *argument) {
 /* ---- opening and closing ---- */
 
 static int open_parts(engine *e, error *err) {
-    char           why[256];
     memory_plan    memory;
     engine_config *c = &e->config;
     const bool     context_asked_for = c->context_max > 0;
@@ -501,7 +501,7 @@ static int open_parts(engine *e, error *err) {
     if (c->context_max < f->context_max && !context_asked_for)
         log_warn("engine", "the KV pages hold a context of %u tokens, not the model's %u; --kv-cache-memory gives them more",
                  c->context_max, f->context_max);
-    e->api = c->device_table ? c->device_table : device_find(c->device, why, sizeof why);
+    e->api = c->device_table ? c->device_table : device_find(c->device, e->device_why, sizeof e->device_why);
     status = device_misbehave(&e->api, err);
     if (status == OK) status = program_build(&e->program, f, program_activation(f), err);
     if (status != OK) return status;
@@ -626,6 +626,7 @@ void engine_close(engine *e) {
 
 const model_facts      *engine_facts(const engine *e) { return checkpoint_facts(e->model); }
 const char             *engine_device_name(const engine *e) { return e->api->name; }
+const char             *engine_device_why(const engine *e) { return e->device_why; }
 uint32_t                engine_context_max(const engine *e) { return e->config.context_max; }
 const scheduler_config *engine_scheduler_config(const engine *e) { return &e->config.scheduler_settings; }
 const char             *engine_model_dir(const engine *e) { return checkpoint_dir(e->model); }

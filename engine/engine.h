@@ -42,6 +42,7 @@ bool engine_stop(engine *e, uint32_t timeout_ms);
 
 const model_facts      *engine_facts(const engine *e);
 const char             *engine_device_name(const engine *e);
+const char             *engine_device_why(const engine *e); /* in one sentence, why it was chosen */
 uint32_t                engine_context_max(const engine *e);
 const scheduler_config *engine_scheduler_config(const engine *e); /* as derived: what bounds it really has */
 const char             *engine_model_dir(const engine *e);        /* NULL for random: */

@@ -124,6 +124,7 @@ static void load(uv_work_t *work) {
 static void say_ready(const service *sv) {
     char url[256];
     listener_url(sv->listener, url, sizeof url);
+    log_info("server", "device: %s", engine_device_why(sv->engine));
     log_info("server", "ready: %s on %s at %s", sv->model_name, engine_device_name(sv->engine), url);
     if (sv->config->ready) sv->config->ready(sv->config->ready_context, url, sv->model_name);
 }

@@ -145,6 +145,7 @@ int                     engine_end_job(engine *e, uint64_t job, error *err) { re
 bool                    engine_stop(engine *e, uint32_t timeout_ms) { return (void)e, (void)timeout_ms, true; }
 const model_facts      *engine_facts(const engine *e) { return (void)e, &fake_facts; }
 const char             *engine_device_name(const engine *e) { return (void)e, "fake"; }
+const char             *engine_device_why(const engine *e) { return (void)e, "the tests' own"; }
 uint32_t                engine_context_max(const engine *e) { return (void)e, FAKE_CONTEXT; }
 const scheduler_config *engine_scheduler_config(const engine *e) {
     static const scheduler_config c = {.running_max = FAKE_REQUESTS, .page_count = 100, .page_tokens = 16};

@@ -51,6 +51,17 @@ def test_a_bad_command_line_gets_one_sentence(penstock, arguments, status, sente
         assert_refused(result, status, sentence)
 
 
+NO_GPU = r"no NVIDIA driver was found|the NVIDIA driver |has compute capability|there is no penstock-cuda.so"
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a GPU")
+def test_without_a_gpu_auto_says_why_it_takes_the_cpu_and_cuda_is_refused(penstock, standin):
+    assert re.search(rf", cpu, because .*({NO_GPU})", penstock("plan", "--model", standin).stdout)
+    refused = penstock("serve", "--model", standin, "--device", "cuda", "--port", 0)
+    assert refused.returncode != 0 and refused.stdout == ""
+    assert re.search(rf"--device cuda cannot be had, because .*({NO_GPU})", refused.stderr), refused.stderr
+
+
 def test_check_reads_everything_and_stops(penstock, standin, tmp_path):
     good, bad = tmp_path / "good.conf", tmp_path / "bad.conf"
     good.write_text(f"[model]\nmodel = {standin}\n[server]\nport = 1234\n")

@@ -40,6 +40,7 @@ def test_everything_is_in_its_place(root):
     assert {"opt/penstock/bin/penstock", "opt/penstock/bin/penstock-bench", "opt/penstock/lib/systemd/system/penstock.service",
             "opt/penstock/lib/systemd/system/penstock.socket", "opt/penstock/share/doc/penstock/operations.md",
             "opt/penstock/share/doc/penstock/examples/every-setting.conf", "etc/penstock/penstock.conf", "etc/penstock/keys"} <= files(root)
+    assert ("opt/penstock/lib/penstock/penstock-cuda.so" in files(root)) == (BINARY.parent / "penstock-cuda.so").exists()
     assert (root / "etc/penstock/keys").stat().st_mode & 0o777 == 0o600
     for unit in (root / "opt/penstock/lib/systemd/system").iterdir():
         assert "@" not in re.sub(r"~?@[a-z-]+", "", re.sub(r"SystemCallFilter=.*", "", unit.read_text())), unit
