@@ -27,6 +27,14 @@
 
 #define DEVICE static __device__ __forceinline__
 
+/* Before a loop over registers, which have no index at run time. Elsewhere they have: there the compiler is left in peace.
+ */
+#ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
 #ifdef __CUDACC__
 
 /* One array for all, so that its type does not differ between kernels of a file; 1 KiB: a swizzle atom. */
