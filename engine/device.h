@@ -10,6 +10,8 @@
  *                                                     save_rows               rows that leave before the end
  *     collect                                         waits, and reads what was sampled
  *
+ * Between passes pages may be copied to host memory and back; copies overlap with passes unless a pass awaits one.
+ *
  * Numbers do not depend on the neighbour: a row's result is the same bit for bit whatever other rows are in the batch and
  * wherever its prompt was cut (docs/architecture.md, section on numbers). */
 #pragma once
@@ -18,6 +20,7 @@
 #include <stdint.h>
 
 #include "engine/program.h"
+#include "kvcache/page_copy.h"
 #include "models/checkpoint.h"
 
 enum { TOP_LOGPROBS_MAX = 20, LOGIT_BIAS_MAX = 1024, BANNED_MAX = MODEL_EOS_MAX + 16 };
@@ -76,6 +79,8 @@ typedef struct {
     uint32_t    rows_max;    /* rows of one batch */
     uint32_t    outputs_max; /* sampled rows of one batch */
     uint32_t    page_count, page_tokens;
+    uint32_t    host_pages;  /* pages of host memory that pages may be copied to; 0: none, and nothing is ever copied */
+    uint32_t    copies_max;  /* begun and not yet told by copies_done */
     uint32_t    frame_count, frame_rows;
     uint32_t    context_max;
     bool        map_weights;  /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
@@ -90,7 +95,7 @@ typedef struct {
 
 /* Rows of the memory plan (penstock plan). */
 typedef struct {
-    const char *name;      /* "weights", "KV pages", "frames", "row buffers", "workspace" */
+    const char *name;      /* "weights", "KV pages", "frames", "row buffers", "workspace", "host pages" */
     bool        on_device; /* false: host memory beside the device's (for cpu everything is host memory: all true) */
     uint64_t    bytes;
 } memory_row;
@@ -103,6 +108,10 @@ typedef struct {
 } memory_plan;
 
 typedef struct device device;
+typedef struct {
+    uint64_t id;
+    bool     ok; /* false: nothing is taken to have been written */
+} copied_page;
 typedef struct {
     uint64_t passes, rows;
     uint64_t weight_bytes, expert_bytes; /* read so far: expert weights counted per pass by experts touched */
@@ -125,6 +134,12 @@ typedef struct {
     int (*move_rows)(device *d, uint16_t live, uint32_t from_row, uint32_t to_row,
                      uint32_t count);                           /* to <= from; may overlap */
     int (*collect)(device *d, sampled *out, error *err);        /* [output_count] of the last bind */
+    /* Begins the copies, each after what ran so far, and returns without waiting. */
+    int (*copy_pages)(device *d, const page_copy *copies, uint32_t count, error *err);
+    int (*await_copy)(device *d, uint64_t id, error *err); /* what runs from now on begins after it */
+    /* Copies that are over and were not told of; returns how many, at most `max`. wait: only once there is one, of those that
+     * were begun. */
+    uint32_t (*copies_done)(device *d, bool wait, copied_page *out, uint32_t max);
     int (*read_logits)(device *d, uint32_t output, float *out); /* [vocab] of the last batch, before penalties */
     void (*read_stats)(const device *d, device_stats *out);
     uint64_t (*now_us)(const device *d); /* any thread; sim: its virtual clock; others: the monotonic clock */

@@ -35,6 +35,7 @@ static int plan_memory(const model_facts *f, const program *p, const device_conf
     const memory_row rows[] = {
         {c->map_weights ? "weights (matrices stay in the mapped file)" : "weights", true, s.weights},
         {"KV pages", true, s.pages},
+        {"host pages", true, s.host_pages},
         {"frames", true, s.frames},
         {"row buffers", true, s.rows},
         {"workspace", true, s.workspace},
@@ -48,9 +49,11 @@ static int plan_memory(const model_facts *f, const program *p, const device_conf
 
 static void device_close(device *d) {
     if (!d) return;
+    page_copier_free(d->copier);
     if (d->cpu.pool) cpu_close(&d->cpu);
     memory_give(d->weight_memory, d->sizes.weights);
     memory_give(d->page_memory, d->sizes.pages);
+    memory_give(d->host_page_memory, d->sizes.host_pages);
     memory_give(d->frame_memory, d->sizes.frames);
     memory_give(d->row_memory, d->sizes.rows);
     memory_give(d->workspace_memory, d->sizes.workspace);
@@ -63,6 +66,7 @@ static int take_memory(device *d, error *err) {
     const device_sizes *s = &d->sizes;
     if (!(d->weight_memory = memory_take(s->weights, "weights", err))) return ERR_MEMORY;
     if (!(d->page_memory = memory_take(s->pages, "KV pages", err))) return ERR_MEMORY;
+    if (s->host_pages && !(d->host_page_memory = memory_take(s->host_pages, "host pages", err))) return ERR_MEMORY;
     if (!(d->frame_memory = memory_take(s->frames, "frames", err))) return ERR_MEMORY;
     if (!(d->row_memory = memory_take(s->rows, "row buffers", err))) return ERR_MEMORY;
     if (!(d->workspace_memory = memory_take(s->workspace, "workspace", err))) return ERR_MEMORY;
@@ -82,6 +86,11 @@ static int set_up(device *d, error *err) {
     if ((status = take_memory(d, err)) != OK) return status;
     weights_list(&d->weights, d->facts);
     d->inverse_frequency = rope_inverse_frequencies(d->facts);
+    if (d->config.host_pages)
+        d->copier = page_copier_new(&(page_copier_config){.pages = d->page_memory,
+                                                          .host_pages = d->host_page_memory,
+                                                          .page_bytes = d->layout.page_stride,
+                                                          .copies_max = d->config.copies_max});
     return weights_load(d, err);
 }
 
@@ -228,6 +237,26 @@ static int device_move_rows(device *d, uint16_t live, uint32_t from_row, uint32_
     return OK;
 }
 
+/* ---- pages that leave and come back ---- */
+
+static int device_copy_pages(device *d, const page_copy *copies, uint32_t count, error *err) {
+    (void)err;
+    for (uint32_t i = 0; i < count; i++)
+        check(copies[i].page < d->config.page_count && copies[i].host_page < d->config.host_pages);
+    page_copier_begin(d->copier, copies, count);
+    return OK;
+}
+
+static int device_await_copy(device *d, uint64_t id, error *err) {
+    (void)err;
+    page_copier_await(d->copier, id);
+    return OK;
+}
+
+static uint32_t device_copies_done(device *d, bool wait, copied_page *out, uint32_t max) {
+    return page_copier_done(d->copier, wait, out, max);
+}
+
 static void     device_read_stats(const device *d, device_stats *out) { *out = d->stats; }
 static uint64_t device_now_us(const device *d) { return (void)d, clock_us(); }
 
@@ -243,6 +272,9 @@ const device_api device_cpu = {
     .load_rows = device_load_rows,
     .move_rows = device_move_rows,
     .collect = device_collect,
+    .copy_pages = device_copy_pages,
+    .await_copy = device_await_copy,
+    .copies_done = device_copies_done,
     .read_logits = device_read_logits,
     .read_stats = device_read_stats,
     .now_us = device_now_us,

@@ -3,9 +3,11 @@
  * device_cpu.c          the table of functions; rows, frames, binding, results
  * device_cpu_ops.c      one function per operator: builds the kernel's arguments from facts, weights and rows
  * device_cpu_weights.c  which matrices a model has; packing them
- * device_cpu_memory.c   sizes of everything, and huge pages */
+ * device_cpu_memory.c   sizes of everything, and huge pages
+ * page_copier.c         pages to host memory and back */
 #pragma once
 #include "engine/device.h"
+#include "engine/page_copier.h"
 #include "kernels/cpu/cpu.h"
 
 typedef struct {
@@ -49,7 +51,7 @@ int weights_load(device *d, error *err);
 
 /* Sizes in bytes, from facts, program and configuration alone. */
 typedef struct {
-    uint64_t weights, pages, frames, rows, workspace;
+    uint64_t weights, pages, host_pages, frames, rows, workspace;
     uint64_t row_stride[ROW_BUFFER_COUNT];
     uint64_t logits_stride;
     uint32_t entries; /* rows_max * experts_per_token */
@@ -95,9 +97,10 @@ struct device {
     kv_layout          layout;
     double            *inverse_frequency; /* [head_dim / 2] */
 
-    char          *weight_memory, *page_memory, *frame_memory, *row_memory, *workspace_memory;
+    char          *weight_memory, *page_memory, *host_page_memory, *frame_memory, *row_memory, *workspace_memory;
     char          *rows[ROW_BUFFER_COUNT];
     pass_workspace work;
+    page_copier   *copier; /* NULL: there are no host pages */
 
     uint32_t            row_count, run_count, output_count; /* of the last bind */
     const batch_run    *runs;

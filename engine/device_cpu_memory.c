@@ -43,6 +43,7 @@ device_sizes device_sizes_of(const model_facts *f, const program *p, const devic
     s.weights = weights_bytes(&w, c->map_weights);
     weights_free(&w);
     s.pages = c->page_count * (uint64_t)device_kv_layout(f, c).page_stride;
+    s.host_pages = c->host_pages * (uint64_t)device_kv_layout(f, c).page_stride;
     s.frames = (uint64_t)c->frame_count * c->frame_rows * p->frame_row_bytes;
     for (int b = 0; b < ROW_BUFFER_COUNT; b++) {
         s.row_stride[b] = round_up(p->row_bytes[b], 64);

@@ -5,6 +5,7 @@
  *     PENSTOCK_FAULT=freeze@3:2000     ... and goes on after 2,000 ms
  *     PENSTOCK_FAULT=fail@3            ... reports an error
  *     PENSTOCK_FAULT=slow:50           every operator takes 50 ms longer
+ *     PENSTOCK_FAULT=lose:3            every third copy of a page is reported as failed
  *
  * For tests alone: it is an environment variable so that no configuration file can hold it, and the log says so at start. */
 #include <stdio.h>
@@ -15,20 +16,20 @@
 #include "base/log.h"
 #include "engine/device.h"
 
-typedef enum { FAULT_FREEZE, FAULT_FAIL, FAULT_SLOW } fault_kind;
+typedef enum { FAULT_FREEZE, FAULT_FAIL, FAULT_SLOW, FAULT_LOSE } fault_kind;
 
 static const struct {
     const char *name;
     fault_kind  kind;
     bool        in_a_pass; /* names one, with @ */
-} fault_kinds[] = {{"freeze", FAULT_FREEZE, true}, {"fail", FAULT_FAIL, true}, {"slow", FAULT_SLOW, false}};
+} fault_kinds[] = {{"freeze", FAULT_FREEZE, true}, {"fail", FAULT_FAIL, true}, {"slow", FAULT_SLOW, false}, {"lose", FAULT_LOSE, false}};
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof *fault_kinds };
 
 static struct {
     const device_api *inner;
     fault_kind        kind;
     uint64_t          pass;
-    unsigned long     ms; /* 0: for good */
+    unsigned long     ms; /* 0: for good. lose: every so manieth */
 } order;
 
 /* The device inside is of the type that `order.inner` knows. */
@@ -68,7 +69,7 @@ static void faulty_close(device *d) {
 static int faulty_bind(device *d, const batch *b, error *err) { return order.inner->bind(d->inner, b, err); }
 
 static int faulty_run_op(device *d, uint32_t op_index, error *err) {
-    const bool now = order.kind != FAULT_SLOW && d->passes + 1 == order.pass && op_index == d->op_count / 2;
+    const bool now = d->passes + 1 == order.pass && op_index == d->op_count / 2;
     if (order.kind == FAULT_SLOW) sleep_ms(order.ms);
     if (now && order.kind == FAULT_FAIL) return error_set(err, ERR_DEVICE, "PENSTOCK_FAULT asked for a failure");
     if (now && order.kind == FAULT_FREEZE) freeze();
@@ -88,6 +89,15 @@ static int faulty_collect(device *d, sampled *out, error *err) {
     d->passes++;
     return order.inner->collect(d->inner, out, err);
 }
+static int faulty_copy_pages(device *d, const page_copy *copies, uint32_t count, error *err) {
+    return order.inner->copy_pages(d->inner, copies, count, err);
+}
+static int faulty_await_copy(device *d, uint64_t id, error *err) { return order.inner->await_copy(d->inner, id, err); }
+static uint32_t faulty_copies_done(device *d, bool wait, copied_page *out, uint32_t max) {
+    const uint32_t n = order.inner->copies_done(d->inner, wait, out, max);
+    for (uint32_t i = 0; i < n && order.kind == FAULT_LOSE; i++) out[i].ok = out[i].id % order.ms != 0;
+    return n;
+}
 static int faulty_read_logits(device *d, uint32_t output, float *out) {
     return order.inner->read_logits(d->inner, output, out);
 }
@@ -105,6 +115,9 @@ static device_api faulty = {
     .load_rows = faulty_load,
     .move_rows = faulty_move,
     .collect = faulty_collect,
+    .copy_pages = faulty_copy_pages,
+    .await_copy = faulty_await_copy,
+    .copies_done = faulty_copies_done,
     .read_logits = faulty_read_logits,
     .read_stats = faulty_read_stats,
     .now_us = faulty_now_us,
@@ -122,10 +135,11 @@ static int read_order(const char *text, error *err) {
         rest += used, used = 0;
         order.pass = pass;
         if (*rest && (sscanf(rest, ":%lu%n", &order.ms, &used) != 1 || rest[used])) break;
+        if (order.kind == FAULT_LOSE && order.ms == 0) break;
         return OK;
     }
     return error_set(err, ERR_USAGE,
-                     "PENSTOCK_FAULT is '%.100s'; it may be freeze@PASS, freeze@PASS:MS, fail@PASS or slow:MS", text);
+                     "PENSTOCK_FAULT is '%.100s'; it may be freeze@PASS, freeze@PASS:MS, fail@PASS, slow:MS or lose:N", text);
 }
 
 int device_misbehave(const device_api **api, error *err) {

@@ -23,6 +23,7 @@ typedef struct {
     const char       *device;             /* auto, cpu, cuda, sim */
     uint32_t          context_max;        /* 0: the model's */
     uint64_t          kv_cache_bytes;     /* 0: a sensible share of what is free */
+    uint64_t          host_cache_bytes;   /* host memory for pages that are copied out */
     device_config     device_settings;    /* page_count, rows_max ... left 0 are derived */
     scheduler_config  scheduler_settings; /* likewise */
     uint64_t          queue_wait_max_us;  /* engine_ask refuses what would wait longer; 0: no bound */

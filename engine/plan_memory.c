@@ -28,7 +28,7 @@ static const device_defaults *defaults_of(const device_api *api) {
     return &defaults[0];
 }
 
-enum { RUNNING_MAX = 64, WAITING_MAX = 1024, PAGE_TOKENS = 16, FRAME_COUNT = 4, PAGE_COUNT_MAX = 1 << 29 };
+enum { RUNNING_MAX = 64, WAITING_MAX = 1024, PAGE_TOKENS = 16, FRAME_COUNT = 4, COPIES_MAX = 4096, PAGE_COUNT_MAX = 1 << 29 };
 #define UNKNOWN_MEMORY_BYTES (UINT64_C(1) << 30) /* for KV pages where the device cannot say what it has */
 
 static void default_u32(uint32_t *value, uint32_t standard) {
@@ -48,16 +48,26 @@ static void size_pools(engine_config *c, const device_defaults *suits) {
     default_u32(&s->slicing.chunk_tokens, suits->chunk_tokens);
     default_u32(&s->frame_count, FRAME_COUNT);
     default_u32(&s->frame_tokens, s->batch_tokens_max);
+    default_u32(&s->reclaim.copies_max, COPIES_MAX);
     d->rows_max = s->batch_tokens_max;
     d->outputs_max = s->running_max;
     d->page_tokens = s->page_tokens;
     d->frame_count = s->frame_count;
     d->frame_rows = s->frame_tokens;
+    d->copies_max = s->reclaim.copies_max;
 }
 
 static void set_pages(engine_config *c, uint64_t pages) {
     if (pages > PAGE_COUNT_MAX) pages = PAGE_COUNT_MAX;
     c->scheduler_settings.page_count = c->device_settings.page_count = (uint32_t)pages;
+}
+
+/* The scheduler is told of them in any case, so that it can warn of memory that nothing is copied to. */
+static void set_host_pages(engine_config *c, uint64_t page_bytes) {
+    const uint64_t pages = c->host_cache_bytes / page_bytes;
+    reclaim_config *r = &c->scheduler_settings.reclaim;
+    r->host_pages = pages < PAGE_COUNT_MAX ? (uint32_t)pages : PAGE_COUNT_MAX;
+    c->device_settings.host_pages = r->policy == RECLAIM_RECOMPUTE ? 0 : r->host_pages;
 }
 
 static void set_context(engine_config *c, uint32_t context) {
@@ -78,14 +88,15 @@ static uint64_t pages_of_context(const engine_config *c) {
 static double gib(uint64_t bytes) { return (double)bytes / (double)(UINT64_C(1) << 30); }
 
 /* As many as were asked for; else a share of what is free, but no more than all running sequences can fill. */
-static void choose_pages(engine_config *c, const memory_plan *without, double share) {
-    const uint64_t fixed = on_device_bytes(without), available = without->available_bytes;
+static void choose_pages(engine_config *c, const memory_plan *without, const device_defaults *suits) {
+    const uint64_t host = suits->is_host ? c->device_settings.host_pages * without->page_bytes : 0;
+    const uint64_t fixed = on_device_bytes(without) + host, available = without->available_bytes;
     if (c->kv_cache_bytes) {
         set_pages(c, c->kv_cache_bytes / without->page_bytes);
         return;
     }
     uint64_t budget =
-        available ? available > fixed ? (uint64_t)((double)(available - fixed) * share) : 0 : UNKNOWN_MEMORY_BYTES;
+        available ? available > fixed ? (uint64_t)((double)(available - fixed) * suits->kv_share) : 0 : UNKNOWN_MEMORY_BYTES;
     uint64_t pages = budget / without->page_bytes, needed = c->scheduler_settings.running_max * pages_of_context(c);
     set_pages(c, pages < needed ? pages : needed);
 }
@@ -154,8 +165,10 @@ static int plan_pools(engine_config *c, const device_api *api, const model_facts
             status = choose_context(c, f, err);
             size_pools(c, suits);
             set_pages(c, 0);
+            c->device_settings.host_pages = 0;
         } else {
-            choose_pages(c, out, suits->kv_share);
+            set_host_pages(c, out->page_bytes);
+            choose_pages(c, out, suits);
             status = fit_context(c, context_asked_for, out->page_bytes, err);
         }
         if (status == OK) status = api->plan_memory(f, p, &c->device_settings, out, err);

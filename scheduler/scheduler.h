@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "kvcache/page_copy.h"
 #include "scheduler/config.h"
 
 typedef struct scheduler scheduler;
@@ -90,14 +91,6 @@ typedef struct {
                                         place as frame_in where there is one */
     bool samples;                    /* the last row reaches the end and is the sequence's newest token: draw the next */
 } slice;
-
-/* One page of keys and values to host memory, or back. Copies that touch the same page, or the same host page, take effect in
- * order of id, and each after the passes before its plan; else they may overlap, with each other and with passes. */
-typedef struct {
-    uint64_t id; /* from 1, rising */
-    bool     to_host;
-    uint32_t page, host_page;
-} page_copy;
 
 typedef struct {
     uint32_t     slice_count;

@@ -15,7 +15,7 @@
 #define SLICINGS "chunked|whole|layered|auto"
 #define SLICING_BUDGETS "fixed|deadline"
 #define PREEMPTIONS "none|operator"
-#define RECLAIMS "recompute"
+#define RECLAIMS "recompute|swap|auto"
 #define RETENTIONS "lru|ttl|workflow"
 #define INSTALLED_MODEL "/share/penstock/models/embedded"
 #define LOG_LEVELS "error|warn|info|debug"
@@ -172,7 +172,13 @@ const option_row settings_rows[] = {
      "allows it",
      false},
     {"scheduler", "reclaim", OPTION_CHOICE, AT(reclaim), 0, 0, "recompute", RECLAIMS, NULL,
-     "how pages are taken back from running work", false},
+     "what becomes of pages that are taken back from running work: computed again, copied to host memory and back, or the "
+     "one of both that is predicted to be faster",
+     false},
+    {"scheduler", "host-cache-memory", OPTION_U64_SIZE, AT(engine.host_cache_bytes), 0, 0, "0", NULL, "SIZE",
+     "host memory for pages that reclaim = swap or auto copies out", false},
+    {"scheduler", "displace", OPTION_BOOL, PLAN(reclaim.displaces), 0, 0, "no", NULL, NULL,
+     "with order = priority: who runs at a worse level gives its memory to who waits at a better one", false},
     {"scheduler", "retention", OPTION_CHOICE, AT(retention), 0, 0, "lru", RETENTIONS, NULL,
      "what stays cached between requests: the latest used; or with ttl also what a turn of a job left, pinned for a while",
      false},

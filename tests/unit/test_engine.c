@@ -404,12 +404,16 @@ static void the_snapshot_counts_passes_tokens_and_time(void **state) {
     engine_close(e);
 }
 
-static void copies_to_host_memory_that_no_device_makes_are_refused_at_start(void **state) {
+static void copies_to_host_memory_that_the_device_does_not_make_are_refused_at_start(void **state) {
     (void)state;
     engine_config c = sim_config();
+    device_api    without = device_sim;
     engine       *e;
     error         err;
-    c.scheduler_settings.reclaim = (reclaim_config){.policy = RECLAIM_SWAP, .host_pages = 64};
+    without.copy_pages = NULL;
+    c.device_table = &without;
+    c.host_cache_bytes = 64 << 20;
+    c.scheduler_settings.reclaim.policy = RECLAIM_SWAP;
     assert_int_equal(engine_open(&e, &c, &err), ERR_UNSUPPORTED);
     assert_non_null(strstr(err.text, "recompute"));
 }
@@ -498,6 +502,108 @@ static void a_real_model_answers_alike_alone_together_and_from_the_cache(void **
     assert_true(cached > 0);
     all_pages_are_free(e);
     engine_close(e);
+}
+
+/* ---- memory that is taken back, copied out and copied in again ---- */
+
+enum { SWAPPED_COUNT = 24 };
+
+static void listen_until_preempted(engine *e, heard *h, uint64_t times) {
+    engine_event    event;
+    engine_snapshot s;
+    for (engine_read_snapshot(e, &s); s.scheduler.preempted < times; engine_read_snapshot(e, &s)) {
+        if (!engine_wait(e, 20000)) fail_msg("the engine said nothing for 20 s");
+        while (engine_next(e, &event, 1)) hear(&h[event.id], &event);
+    }
+}
+
+/* What the requests say where memory is for `pages` pages only, and what it took. leave: some are
+ * cancelled on the way. */
+static void answer_in_pages(engine_config c, uint32_t pages, bool leave, heard *h, engine_snapshot *s) {
+    memory_plan m;
+    checkpoint *model;
+    assert_int_equal(checkpoint_open(&model, c.model, NULL), OK);
+    assert_int_equal(engine_plan(&c, model, &m, NULL), OK);
+    checkpoint_close(model);
+    c.kv_cache_bytes = pages * m.page_bytes;
+    c.host_cache_bytes = c.scheduler_settings.reclaim.policy == RECLAIM_RECOMPUTE ? 0 : 200 * m.page_bytes;
+    engine *e = open_or_fail(&c);
+    memset(h, 0, SWAPPED_COUNT * sizeof *h);
+    for (uint32_t i = 0; i < SWAPPED_COUNT; i++) submit(e, ask_model(i, 30 + 5 * i, 70));
+    for (uint32_t i = 3; leave && i < SWAPPED_COUNT; i += 5) { /* who runs, or waits with its pages on the host */
+        listen_until_preempted(e, h, 1 + i / 5);
+        engine_cancel(e, i);
+    }
+    listen(e, h, SWAPPED_COUNT);
+    all_pages_are_free(e);
+    engine_read_snapshot(e, s);
+    engine_close(e);
+}
+
+static void same_answers(const heard *a, const heard *b) {
+    for (uint32_t i = 0; i < SWAPPED_COUNT; i++) {
+        assert_int_equal(b[i].last.reason, FINISH_LENGTH);
+        assert_memory_equal(a[i].tokens, b[i].tokens, sizeof a[i].tokens);
+    }
+}
+
+static engine_config swapping_config(void) {
+    engine_config c = cpu_config();
+    checkpoint_close(tiny_open(0, DTYPE_BF16, 5));
+    c.scheduler_settings.reclaim.policy = RECLAIM_SWAP;
+    return c;
+}
+
+static heard swap_roomy[SWAPPED_COUNT], swap_tight[SWAPPED_COUNT];
+
+static void pages_that_went_to_host_memory_and_back_hold_the_same_bits(void **state) {
+    (void)state;
+    engine_snapshot s;
+    engine_config   c = swapping_config();
+    answer_in_pages(c, 200, false, swap_roomy, &s);
+    assert_int_equal(s.scheduler.preempted, 0);
+    answer_in_pages(c, 20, false, swap_tight, &s);
+    same_answers(swap_roomy, swap_tight);
+    assert_true(s.scheduler.preempted > 0);
+    assert_true(s.scheduler.swap_out_pages > 0 && s.scheduler.swap_in_tokens > 0);
+    assert_int_equal(s.scheduler.copies_open + s.scheduler.swap_failed_pages + s.scheduler.host_pages_held, 0);
+    const uint64_t recomputed_tokens = s.scheduler.recomputed_tokens;
+    c.scheduler_settings.reclaim.policy = RECLAIM_RECOMPUTE;
+    answer_in_pages(c, 20, false, swap_tight, &s);
+    same_answers(swap_roomy, swap_tight);
+    assert_true(recomputed_tokens < s.scheduler.recomputed_tokens);
+}
+
+static uint32_t lose_some(device *d, bool wait, copied_page *out, uint32_t max) {
+    const uint32_t n = device_cpu.copies_done(d, wait, out, max);
+    for (uint32_t i = 0; i < n; i++) out[i].ok = out[i].id % 3 != 0;
+    return n;
+}
+
+static void what_a_failed_copy_should_have_brought_is_computed(void **state) {
+    (void)state;
+    engine_snapshot s;
+    engine_config   c = swapping_config();
+    device_api      losing = device_cpu;
+    answer_in_pages(c, 200, false, swap_roomy, &s);
+    losing.copies_done = lose_some;
+    c.device_table = &losing;
+    answer_in_pages(c, 20, false, swap_tight, &s);
+    same_answers(swap_roomy, swap_tight);
+    assert_true(s.scheduler.swap_failed_pages > 0 && s.scheduler.swap_in_tokens > 0);
+}
+
+static void who_leaves_while_pages_are_copied_harms_nobody(void **state) {
+    (void)state;
+    engine_snapshot s;
+    engine_config   c = swapping_config();
+    answer_in_pages(c, 200, false, swap_roomy, &s);
+    answer_in_pages(c, 20, true, swap_tight, &s);
+    for (uint32_t i = 0; i < SWAPPED_COUNT; i++) {
+        assert_true(swap_tight[i].finished);
+        assert_memory_equal(swap_roomy[i].tokens, swap_tight[i].tokens, swap_tight[i].token_count * sizeof(uint32_t));
+    }
+    assert_int_equal(s.scheduler.host_pages_held, 0);
 }
 
 /* ---- how likely a prompt was ---- */
@@ -719,9 +825,12 @@ int main(void) {
         cmocka_unit_test(closing_with_running_requests_is_clean),
         cmocka_unit_test(the_snapshot_counts_passes_tokens_and_time),
         cmocka_unit_test(a_context_that_does_not_fit_is_refused_with_the_flag_to_change),
-        cmocka_unit_test(copies_to_host_memory_that_no_device_makes_are_refused_at_start),
+        cmocka_unit_test(copies_to_host_memory_that_the_device_does_not_make_are_refused_at_start),
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
         cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
+        cmocka_unit_test(pages_that_went_to_host_memory_and_back_hold_the_same_bits),
+        cmocka_unit_test(what_a_failed_copy_should_have_brought_is_computed),
+        cmocka_unit_test(who_leaves_while_pages_are_copied_harms_nobody),
         cmocka_unit_test(a_prompts_tokens_are_as_likely_as_they_were_when_they_were_drawn),
         cmocka_unit_test(the_last_logits_are_those_the_last_token_was_drawn_from),
         cmocka_unit_test(a_model_that_computes_nonsense_fails_its_requests_with_a_sentence),
