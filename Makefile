@@ -47,7 +47,7 @@ EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/runti
 CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -fPIC -x c++
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
-BENCH_TOOL = agenda answer ask_server client cmd_calibrate cmd_compare cmd_replay compare compare_html compare_report copy_link fit grid \
+BENCH_TOOL = agenda answer ask_server client cmd_calibrate cmd_compare cmd_replay compare compare_html compare_report fit grid \
              lines pass_cost penstock_bench plot priorities progress prompt record replay report report_html scrape shared_flags simulate \
              sse stats trace trace_csv trace_json
 BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)

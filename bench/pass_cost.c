@@ -6,7 +6,6 @@
 #include "engine/sim_machine.h"
 
 enum { CLASSES_MAX = 64 };
-#define LINK_BYTES_PER_S 25e9 /* PCIe 4, sixteen lanes, as good copies reach */
 
 /* What one operator of a class costs the rows of a segment. */
 typedef struct {
@@ -88,7 +87,8 @@ int pass_cost_open(pass_cost **out, const checkpoint *model, const engine_config
     c->outputs = calloc(d.rows_max, sizeof *c->outputs);
     if (!c->class_of || !c->runs || !c->outputs) fatal("out of memory for the cost of passes");
     find_classes(c, f);
-    c->page_copy_ns = (uint64_t)(1e9 * d.page_tokens * c->program.layer_count * c->program.kv_row_bytes / LINK_BYTES_PER_S);
+    const uint64_t page_bytes = (uint64_t)d.page_tokens * c->program.layer_count * c->program.kv_row_bytes;
+    c->page_copy_ns = (uint64_t)sim_machine_copy_ns(&c->machine, page_bytes);
     *out = c;
     return OK;
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/copy_link.h"
+#include "engine/copy_link.h"
 #include "bench/pass_cost.h"
 #include "scheduler/policy.h"
 

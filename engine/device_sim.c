@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "engine/copy_link.h"
 #include "engine/device.h"
 #include "engine/pacer.h"
 #include "engine/sim_machine.h"
@@ -32,6 +33,7 @@ struct device {
     int64_t            load_window; /* the window that load's contexts were summed for; -1: none yet */
     uint64_t           virtual_ns;
     pacer              pacer; /* sim_realtime */
+    copy_link          link;
     device_stats       stats;
     _Atomic uint64_t   now_us;
 };
@@ -52,6 +54,7 @@ static int sim_plan_memory(const model_facts *f, const program *p, const device_
     const memory_row rows[] = {
         {"weights", true, facts_parameter_count(f) * dtype_bytes(f->weights)},
         {"KV pages", true, c->page_count * out->page_bytes},
+        {"host pages", false, c->host_pages * out->page_bytes},
         {"frames", true, (uint64_t)c->frame_count * c->frame_rows * p->frame_row_bytes},
         {"row buffers", true, c->rows_max * row_bytes + (uint64_t)c->outputs_max * f->vocab_size * sizeof(float)},
     };
@@ -62,6 +65,7 @@ static int sim_plan_memory(const model_facts *f, const program *p, const device_
 
 static void sim_close(device *d) {
     if (!d) return;
+    copy_link_close(&d->link);
     free(d->runs);
     free(d->outputs);
     free(d->drawn);
@@ -79,6 +83,8 @@ static int sim_open(device **out, const checkpoint *c, const program *p, const d
     d->outputs = calloc(config->outputs_max, sizeof *d->outputs);
     d->drawn = calloc(config->outputs_max, sizeof *d->drawn);
     if (!d->runs || !d->outputs || !d->drawn) fatal("out of memory for the sim device");
+    const uint64_t page_bytes = (uint64_t)config->page_tokens * p->layer_count * p->kv_row_bytes;
+    copy_link_open(&d->link, (uint64_t)sim_machine_copy_ns(&machine, page_bytes), config->page_count, config->host_pages);
     if (config->progress) config->progress(config->progress_context, "weights", 1, 1);
     *out = d;
     return OK;
@@ -88,11 +94,14 @@ static int sim_open(device **out, const checkpoint *c, const program *p, const d
 
 static uint64_t sim_now_us(const device *d) { return d->config.sim_realtime ? clock_us() : d->now_us; }
 
-static void sleep_until_due(device *d) {
-    const uint64_t        due_ns = d->pacer.due_ns;
+static void sleep_until(uint64_t due_ns) {
     const struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) != 0) {
     }
+}
+
+static void sleep_until_due(device *d) {
+    sleep_until(d->pacer.due_ns);
     pacer_woke(&d->pacer, clock_ns());
 }
 
@@ -232,6 +241,33 @@ static int sim_read_logits(device *d, uint32_t output, float *out) {
     return OK;
 }
 
+/* ---- copies ---- */
+
+static void stand_still_until(device *d, uint64_t us) {
+    if (us <= sim_now_us(d)) return;
+    if (d->config.sim_realtime) sleep_until(us * 1000);
+    else d->virtual_ns = us * 1000, d->now_us = us;
+}
+
+static int sim_copy_pages(device *d, const page_copy *copies, uint32_t count, error *err) {
+    (void)err;
+    copy_link_queue(&d->link, sim_now_us(d), copies, count);
+    return OK;
+}
+
+static int sim_await_copy(device *d, uint64_t id, error *err) {
+    (void)err;
+    stand_still_until(d, copy_link_end_us(&d->link, id));
+    return OK;
+}
+
+static uint32_t sim_copies_done(device *d, bool wait, copied_page *out, uint32_t max) {
+    uint32_t n = 0;
+    if (wait && copy_link_next_us(&d->link) != LINK_IDLE) stand_still_until(d, copy_link_next_us(&d->link));
+    for (uint64_t id; n < max && (id = copy_link_take(&d->link, sim_now_us(d))) != 0; n++) out[n] = (copied_page){id, true};
+    return n;
+}
+
 static void sim_read_stats(const device *d, device_stats *out) { *out = d->stats; }
 
 const device_api device_sim = {
@@ -246,6 +282,9 @@ const device_api device_sim = {
     .load_rows = sim_copy_rows,
     .move_rows = sim_move_rows,
     .collect = sim_collect,
+    .copy_pages = sim_copy_pages,
+    .await_copy = sim_await_copy,
+    .copies_done = sim_copies_done,
     .read_logits = sim_read_logits,
     .read_stats = sim_read_stats,
     .now_us = sim_now_us,

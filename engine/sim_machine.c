@@ -10,17 +10,19 @@
 
 enum { FILE_BYTES_MAX = 1 << 16 };
 
-/* Of the datasheets' dense bf16 rate and bandwidth: about three quarters and nine tenths, as good kernels reach. */
+/* Of the datasheets' dense bf16 rate and bandwidth: about three quarters and nine tenths, as good kernels reach. Links: PCI Express 5 and
+ * 4 of sixteen lanes at about four fifths; of the CPU what one core copies. */
 static const sim_machine rows[] = {
-    {.name = "h200", .bytes_per_s = 4.3e12, .flops_per_s = 700e12, .launch_ns = 4000, .memory_bytes = UINT64_C(141) << 30},
-    {.name = "h100", .bytes_per_s = 2.9e12, .flops_per_s = 700e12, .launch_ns = 4000, .memory_bytes = UINT64_C(80) << 30},
+    {.name = "h200", .bytes_per_s = 4.3e12, .flops_per_s = 700e12, .launch_ns = 4000, .link_bytes_per_s = 50e9, .memory_bytes = UINT64_C(141) << 30},
+    {.name = "h100", .bytes_per_s = 2.9e12, .flops_per_s = 700e12, .launch_ns = 4000, .link_bytes_per_s = 50e9, .memory_bytes = UINT64_C(80) << 30},
     {.name = "a100-80g",
      .bytes_per_s = 1.75e12,
      .flops_per_s = 250e12,
      .launch_ns = 5000,
+     .link_bytes_per_s = 25e9,
      .memory_bytes = UINT64_C(80) << 30},
     /* two threads of a Zen 5 server, bf16 */
-    {.name = "cpu", .bytes_per_s = 5.0e10, .flops_per_s = 4.2e11, .launch_ns = 3000, .memory_bytes = UINT64_C(64) << 30},
+    {.name = "cpu", .bytes_per_s = 5.0e10, .flops_per_s = 4.2e11, .launch_ns = 3000, .link_bytes_per_s = 8e9, .memory_bytes = UINT64_C(64) << 30},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -64,6 +66,7 @@ static int read_members(sim_machine *m, const cJSON *json, error *err) {
     if (status == OK) status = json_read_f64(json, "bytes_per_s", 1, 1e18, &m->bytes_per_s, err);
     if (status == OK) status = json_read_f64(json, "flops_per_s", 1, 1e21, &m->flops_per_s, err);
     if (status == OK) status = json_read_f64(json, "launch_ns", 0, 1e12, &m->launch_ns, err);
+    if (status == OK) status = json_read_f64(json, "link_bytes_per_s", 1, 1e18, &m->link_bytes_per_s, err);
     if (status == OK) status = json_read_f64(json, "memory_bytes", 1, 1e18, &memory, err);
     if (status == OK) status = json_read_f64(json, "pass_ns", 0, 1e12, &m->pass_ns, err);
     if (status == OK) status = json_read_f64(json, "request_ns", 0, 1e12, &m->request_ns, err);
@@ -96,6 +99,8 @@ int sim_machine_find(sim_machine *out, const char *name, const char *calibration
 }
 
 /* ---- cost ---- */
+
+double sim_machine_copy_ns(const sim_machine *m, uint64_t bytes) { return (double)bytes / m->link_bytes_per_s * 1e9; }
 
 double sim_machine_op_ns(const sim_machine *m, op_kind kind, const op_cost *cost) {
     const double   bytes = cost->weight_bytes + cost->kv_bytes + cost->activation_bytes;

@@ -28,6 +28,7 @@ typedef struct {
     char     name[64];
     double   bytes_per_s, flops_per_s; /* reached by good kernels, not the datasheet's */
     double   launch_ns;                /* of one operator */
+    double   link_bytes_per_s;         /* to host memory, and as much back at the same time */
     uint64_t memory_bytes;
     bool     uniform_experts; /* tokens choose independently */
     double   pass_ns;         /* of a pass, outside its operators: planning, and telling what came of it */
@@ -41,5 +42,6 @@ int sim_machine_find(sim_machine *out, const char *name, const char *calibration
 /* The text of a calibration file, read into *m; `path` is for sentences. */
 int sim_machine_parse(sim_machine *m, const char *path, const char *text, size_t bytes, error *err);
 
+double sim_machine_copy_ns(const sim_machine *m, uint64_t bytes); /* to host memory, or back */
 double sim_machine_op_ns(const sim_machine *m, op_kind kind, const op_cost *cost);
 double sim_machine_experts(const sim_machine *m, const model_facts *f, uint32_t rows); /* distinct ones, of a layer */

@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "bench/compare.h"
-#include "bench/copy_link.h"
+#include "engine/copy_link.h"
 #include "bench/pass_cost.h"
 
 /* ---- the grid ---- */

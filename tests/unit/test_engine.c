@@ -574,6 +574,20 @@ static void pages_that_went_to_host_memory_and_back_hold_the_same_bits(void **st
     assert_true(recomputed_tokens < s.scheduler.recomputed_tokens);
 }
 
+/* Where a copy takes time, the modelled machine's, and passes wait for those in their way. */
+static void a_modelled_machine_swaps_as_well_and_says_the_same(void **state) {
+    (void)state;
+    engine_snapshot s;
+    engine_config   c = cpu_config();
+    c.model = "random:llama-160m", c.device = "sim";
+    answer_in_pages(c, 200, false, swap_roomy, &s);
+    c.scheduler_settings.reclaim.policy = RECLAIM_SWAP;
+    answer_in_pages(c, 20, false, swap_tight, &s);
+    same_answers(swap_roomy, swap_tight);
+    assert_true(s.scheduler.swap_out_pages > 0 && s.scheduler.swap_in_tokens > 0);
+    assert_true(s.scheduler.page_copy_us > 0);
+}
+
 static uint32_t lose_some(device *d, bool wait, copied_page *out, uint32_t max) {
     const uint32_t n = device_cpu.copies_done(d, wait, out, max);
     for (uint32_t i = 0; i < n; i++) out[i].ok = out[i].id % 3 != 0;
@@ -829,6 +843,7 @@ int main(void) {
         cmocka_unit_test(a_mixture_of_experts_on_sim_starts_at_once_and_counts_expert_bytes),
         cmocka_unit_test(a_real_model_answers_alike_alone_together_and_from_the_cache),
         cmocka_unit_test(pages_that_went_to_host_memory_and_back_hold_the_same_bits),
+        cmocka_unit_test(a_modelled_machine_swaps_as_well_and_says_the_same),
         cmocka_unit_test(what_a_failed_copy_should_have_brought_is_computed),
         cmocka_unit_test(who_leaves_while_pages_are_copied_harms_nobody),
         cmocka_unit_test(a_prompts_tokens_are_as_likely_as_they_were_when_they_were_drawn),

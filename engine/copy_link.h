@@ -1,4 +1,4 @@
-/* bench/copy_link.h: the link between a modelled device and host memory: when is each copy of a page over?
+/* engine/copy_link.h: the link between a modelled device and host memory: when is each copy of a page over?
  *
  * Problem: scheduler/swap.h queues copies and promises three things of who performs them: each direction goes at the speed
  * of the link whatever the other does, copies overlap with passes, and those that touch the same page (of the device or of
@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "scheduler/scheduler.h"
+#include "kvcache/page_copy.h"
 
 typedef struct {
     uint64_t id, end_ns;

@@ -1,4 +1,4 @@
-#include "bench/copy_link.h"
+#include "engine/copy_link.h"
 
 #include <stdlib.h>
 #include <string.h>
