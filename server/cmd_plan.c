@@ -11,6 +11,7 @@ static void print_rows(const memory_plan *m) {
     uint64_t device_bytes = 0;
     for (uint32_t i = 0; i < m->row_count; i++) {
         const memory_row *r = &m->rows[i];
+        if (r->bytes == 0) continue;
         printf("%-22s %12.1f MiB%s\n", r->name, mib(r->bytes), r->on_device ? "" : "   (host)");
         if (r->on_device) device_bytes += r->bytes;
     }

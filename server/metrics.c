@@ -265,6 +265,8 @@ void metrics_facts_derive(metrics_facts *f, const engine_snapshot *s, health_sta
     f->waiting_capacity = s->held ? 0 : q->waiting;
     f->waiting_deferred = s->held ? q->waiting : 0;
     f->kv_use = q->pages_total ? (double)q->pages_held / q->pages_total : 0;
+    f->host_use = q->host_pages_total ? (double)q->host_pages_used / q->host_pages_total : 0;
+    f->page_copy_s = q->page_copy_us * 1e-6;
     f->prompt_computed = (double)(q->prompt_tokens - q->prompt_cached_tokens);
     f->hit_rate = q->cache_queried_tokens ? (double)q->cache_hit_tokens / (double)q->cache_queried_tokens : 0;
     f->health[state] = 1;

@@ -57,7 +57,7 @@ void metrics_observe(metrics *m, histogram_id id, double value);
 /* ---- what the table's rows look at ---- */
 /* Numbers that are nobody's member; filled in for each scrape (metrics_view_fill). */
 typedef struct {
-    double   kv_use, prompt_computed, hit_rate, zero, one;
+    double   kv_use, host_use, page_copy_s, prompt_computed, hit_rate, zero, one;
     double   start_time_s, cpu_s, resident_bytes; /* start_time_s: Unix */
     double   stands_s;                            /* progress_stands_us */
     double   health[HEALTH_COUNT];                /* 1 for the state that it is in */

@@ -5,7 +5,9 @@ import time
 import pytest
 
 from asking import call, events
+from conftest import ROOT
 
+EMBEDDED = ROOT / "models/embedded"
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}]}
 PARTS = ("tokenizing_ms", "queued_ms", "prefill_ms", "stopped_ms", "recompute_ms", "decode_ms", "writing_ms")
 
@@ -55,6 +57,21 @@ def test_a_request_is_one_line_of_log_with_its_ledger(start_daemon, standin):
     refused, = [line for line in lines if line.get("request") == "and-for-me"]
     assert refused["status"] == 400 and refused["code"] == "integer_below_min_value"
     assert refused["total_ms"] >= refused["tokenizing_ms"] >= 0
+
+
+def test_memory_that_is_taken_back_goes_to_the_host_and_comes_back_with_the_same_answers(start_daemon):
+    """Twelve answers in memory for a few of them, and room on the host for all: as if nothing had been taken."""
+    ask = {"prompt": [[7 + i] * 40 for i in range(12)], "max_tokens": 150, "ignore_eos": True, "temperature": 0,
+           "return_token_ids": True, "return_timings": True}
+    wanted = call(start_daemon("--device", "cpu", model=EMBEDDED), "/v1/completions", ask)[2]
+    tight = start_daemon("--device", "cpu", "--running-max", 4, "--kv-cache-memory", "640K", "--max-model-len", 256,
+                         "--reclaim", "swap", "--host-cache-memory", "64M", model=EMBEDDED)
+    got = call(tight, "/v1/completions", ask)[2]
+    assert [c["token_ids"] for c in got["choices"]] == [c["token_ids"] for c in wanted["choices"]]
+    assert adds_up(got["timings"]) and got["timings"]["preemptions"] > 0
+    assert tight.metric('penstock_pages_swapped_total') > 0 and tight.metric("penstock_swapped_in_tokens_total") > 0
+    assert tight.metric("penstock_page_copies_failed_total") == 0 == tight.metric("penstock_requests_swapped")
+    assert tight.metric("penstock_host_cache_use") > 0
 
 
 def test_waiting_and_losing_memory_are_told_apart(start_daemon):
