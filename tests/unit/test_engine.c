@@ -522,6 +522,7 @@ static void listen_until_preempted(engine *e, heard *h, uint64_t times) {
 static void answer_in_pages(engine_config c, uint32_t pages, bool leave, heard *h, engine_snapshot *s) {
     memory_plan m;
     checkpoint *model;
+    c.kv_cache_bytes = 0;
     assert_int_equal(checkpoint_open(&model, c.model, NULL), OK);
     assert_int_equal(engine_plan(&c, model, &m, NULL), OK);
     checkpoint_close(model);
