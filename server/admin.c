@@ -10,7 +10,7 @@
 #include "server/operator.h"
 #include "server/settings.h"
 
-enum { ANSWER_MAX_BYTES = 16 << 20 };
+enum { ANSWER_MAX_BYTES = 16 << 20, HEADERS_MAX_BYTES = 512 };
 
 /* `rest` is what a path has behind its route. An action writes JSON or text into `out`, or sets a fault. */
 typedef struct {
@@ -173,35 +173,51 @@ static const struct {
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes, NOT_HERE = -1, OTHER_METHOD = -2 };
 
-static int find(uint8_t method, const char *path, size_t n, size_t *rest) {
+static bool is_at(int route, const char *path, size_t n) {
+    size_t length = strlen(routes[route].path);
+    bool   prefix = length > 1 && routes[route].path[length - 1] == '/';
+    return (prefix ? n > length : n == length) && memcmp(path, routes[route].path, length) == 0;
+}
+
+static int find(uint8_t method, const char *path, size_t n) {
     int found = NOT_HERE;
     for (int i = 0; i < ROUTE_COUNT; i++) {
-        size_t length = strlen(routes[i].path);
-        bool   prefix = length > 1 && routes[i].path[length - 1] == '/';
-        if ((prefix ? n <= length : n != length) || memcmp(path, routes[i].path, length) != 0) continue;
-        *rest = length;
+        if (!is_at(i, path, n)) continue;
         if (routes[i].method == method) return i;
         found = OTHER_METHOD;
     }
     return found;
 }
 
+/* As the header says it. */
+static void write_methods(const char *path, size_t n, buf *out) {
+    const char *before = "Allow: ";
+    for (int i = 0; i < ROUTE_COUNT; i++)
+        if (is_at(i, path, n)) buf_printf(out, "%s%s", before, llhttp_method_name(routes[i].method)), before = ", ";
+    buf_str(out, "\r\n");
+}
+
 bool admin_request(service *sv, http_conn *c) {
-    size_t      n, rest;
+    size_t      n;
     const char *path = http_path(c, &n);
-    int         route = find(c->parser.method, path, n, &rest);
+    int         route = find(c->parser.method, path, n);
     if (route == NOT_HERE) return false;
-    buf out, body = http_take_body(c);
-    buf_init(&out, ANSWER_MAX_BYTES);
-    ask a = {
-        .sv = sv, .rest = path + rest, .rest_bytes = n - rest, .body = body.size ? body.data : "", .body_bytes = body.size};
-    a.out = &out;
-    if (route == OTHER_METHOD) fault_set(&a.fault, FAULT_METHOD, NULL, "This path is asked in another way.");
-    else routes[route].act(&a);
+    buf out, headers, body = http_take_body(c);
+    buf_init(&out, ANSWER_MAX_BYTES), buf_init(&headers, HEADERS_MAX_BYTES);
+    ask a = {.sv = sv, .out = &out, .body = body.size ? body.data : "", .body_bytes = body.size};
+    if (route == OTHER_METHOD) {
+        fault_set(&a.fault, FAULT_METHOD, NULL, "This path is asked in another way.");
+        write_methods(path, n, &headers);
+    } else {
+        const size_t own = strlen(routes[route].path);
+        a.rest = path + own, a.rest_bytes = n - own;
+        routes[route].act(&a);
+    }
     if (a.fault.kind) buf_clear(&out), fault_write(&a.fault, &out);
     api_name(sv, c);
     http_answer(c, &(http_reply){a.fault.kind ? fault_status(&a.fault) : 200,
-                                 a.fault.kind ? "application/json" : routes[route].type, NULL, out.data, out.size});
-    buf_free(&out), buf_free(&body);
+                                 a.fault.kind ? "application/json" : routes[route].type, headers.size ? headers.data : NULL,
+                                 out.data, out.size});
+    buf_free(&out), buf_free(&headers), buf_free(&body);
     return true;
 }

@@ -71,6 +71,7 @@ static void fill_facts(service *sv, const engine_snapshot *s, health_state state
                            .connections = facts.connections,
                            .connections_accepted = facts.accepted,
                            .connections_refused = facts.turned_away,
+                           .accept_failures = facts.accept_failures,
                            .malformed = sv->http.refused,
                            .log_dropped = log_dropped()};
     if (state != HEALTH_LOADING) {

@@ -94,10 +94,16 @@ static void begin_body(http_conn *c) {
     set_state(c, CONN_BODY);
 }
 
+/* The next byte of an empty line before a request (RFC 9112, 2.2). */
+static bool is_of_empty_line(const http_conn *c, char byte) {
+    if (c->head.size == 0) return byte == '\r';
+    return c->head.size == 1 && c->head.data[0] == '\r' && byte == '\n';
+}
+
 static size_t feed_head(http_conn *c, const char *bytes, size_t n) {
-    size_t empty_line = c->head.size, end;
-    if (empty_line < 2 && bytes[0] == "\r\n"[empty_line]) { /* before a request it is passed over (RFC 9112, 2.2) */
-        if (empty_line == 0) buf_append(&c->head, bytes, 1);
+    size_t end;
+    if (is_of_empty_line(c, bytes[0])) { /* passed over */
+        if (bytes[0] == '\r') buf_append(&c->head, bytes, 1);
         else buf_clear(&c->head);
         return 1;
     }

@@ -8,16 +8,15 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/acceptor.h"
 #include "server/peers.h"
 #include "server/socket.h"
 
 enum {
     READ_BYTES = 64 << 10,
-    BACKLOG = 1024,
     TICK_MS = 200,
     KEEPALIVE_S = 60,
     IDLE_GRACE_US = 200000,  /* after a stop, for requests that were on their way into idle connections */
-    SOCKETS_MAX = 16,
     ADMIN_MAX = 16,          /* connections of the operator */
     TURNED_AWAY_MAX = 64,    /* connections that are being told that there are too many; more are closed without a word */
     DESCRIPTORS_OTHER = 128, /* what the rest of the process may have open */
@@ -47,18 +46,9 @@ struct connection {
     bool          closing, shut, touched;
 };
 
-typedef struct {
-    any_socket socket;
-    listener  *owner;
-    conn_role  role;
-    bool       is_path;
-    char      *made_path; /* in the file system by us: removed when it is closed */
-} listening;
-
 struct listener {
     uv_loop_t     *loop;
-    listening      sockets[SOCKETS_MAX];
-    uint32_t       socket_count;
+    acceptor       doors;
     uv_timer_t     tick;
     http_server   *server;
     connection    *connections, *touched;
@@ -223,15 +213,15 @@ static void on_tick(uv_timer_t *timer) {
 }
 
 /* ---- accepting ---- */
-static connection *new_connection(listener *l, const listening *from) {
+static connection *new_connection(listener *l, conn_role role, bool is_path) {
     connection *c = calloc(1, sizeof *c);
     if (!c) fatal("out of memory for a connection");
     c->owner = l;
-    if (from->is_path) uv_pipe_init(l->loop, &c->socket.pipe, 0);
+    if (is_path) uv_pipe_init(l->loop, &c->socket.pipe, 0);
     else uv_tcp_init(l->loop, &c->socket.tcp);
     c->socket.handle.data = c;
     http_init(&c->http, l->server);
-    c->http.role = from->role;
+    c->http.role = role;
     buf_init(&c->sending, c->http.out.limit);
     if (l->connections) l->connections->previous = c;
     c->next = l->connections;
@@ -284,16 +274,17 @@ static bool admit_client(connection *c) {
     return true;
 }
 
-static void on_connection(uv_stream_t *socket, int status) {
-    listening *from = socket->data;
-    listener  *l = from->owner;
-    if (status < 0) return;
+static void take_connection(void *owner, int fd, conn_role role, bool is_path) {
+    listener *l = owner;
     set_clock(l);
-    connection *c = new_connection(l, from);
+    connection *c = new_connection(l, role, is_path);
     if (!uv_is_active((uv_handle_t *)&l->tick)) uv_timer_start(&l->tick, on_tick, TICK_MS, TICK_MS);
-    if (uv_accept(socket, &c->socket.stream) < 0) return close_connection(c);
-    if (!(from->role == ROLE_ADMIN ? admit_admin(c) : admit_client(c))) return close_connection(c);
-    if (!from->is_path) {
+    if ((is_path ? uv_pipe_open(&c->socket.pipe, fd) : uv_tcp_open(&c->socket.tcp, fd)) != 0) {
+        close(fd);
+        return close_connection(c);
+    }
+    if (!(role == ROLE_ADMIN ? admit_admin(c) : admit_client(c))) return close_connection(c);
+    if (!is_path) {
         uv_tcp_nodelay(&c->socket.tcp, 1);
         uv_tcp_keepalive(&c->socket.tcp, 1, KEEPALIVE_S); /* a peer that lost its power says no goodbye */
     }
@@ -301,7 +292,7 @@ static void on_connection(uv_stream_t *socket, int status) {
     flush(c);
 }
 
-/* ---- sockets to listen on ---- */
+/* ---- sockets to listen on (acceptor.h) ---- */
 /* As many descriptors as the connections need, if the system lets us. */
 static uint32_t raise_descriptors(uint32_t connections) {
     struct rlimit limit;
@@ -325,6 +316,8 @@ listener *listener_new(uv_loop_t *loop, http_server *server) {
     if (!l) fatal("out of memory for the listener");
     l->loop = loop, l->server = server;
     l->peers = peers_new();
+    l->doors = (acceptor){.take = take_connection, .owner = l};
+    acceptor_begin(&l->doors, loop);
     l->descriptors_max = raise_descriptors(server->config->connections_max);
     uv_timer_init(loop, &l->tick);
     l->tick.data = l;
@@ -332,69 +325,26 @@ listener *listener_new(uv_loop_t *loop, http_server *server) {
     return l;
 }
 
-int listener_adopt(listener *l, conn_role role, int fd, error *err) {
-    bool is_path;
-    int  code = socket_inspect(fd, &is_path, err);
-    if (code != OK) return code;
-    if (l->socket_count == SOCKETS_MAX)
-        return error_set(err, ERR_TOO_LARGE, "at most %d sockets can be listened on", SOCKETS_MAX);
-    listening *s = &l->sockets[l->socket_count++];
-    *s = (listening){.owner = l, .role = role, .is_path = is_path};
-    if (is_path) uv_pipe_init(l->loop, &s->socket.pipe, 0);
-    else uv_tcp_init(l->loop, &s->socket.tcp);
-    s->socket.handle.data = s;
-    int failed = is_path ? uv_pipe_open(&s->socket.pipe, fd) : uv_tcp_open(&s->socket.tcp, fd);
-    if (failed == 0) failed = uv_listen(&s->socket.stream, BACKLOG, on_connection);
-    if (failed == 0) return OK;
-    char url[256];
-    socket_url(fd, url, sizeof url);
-    return error_set(err, ERR_ADDRESS, "cannot listen on %s: %s", url, uv_strerror(failed));
-}
+int listener_adopt(listener *l, conn_role role, int fd, error *err) { return acceptor_adopt(&l->doors, role, fd, err); }
 
 int listener_bind(listener *l, conn_role role, const char *host, uint32_t port, error *err) {
-    int fd, code = socket_bind(&fd, host, port, role == ROLE_ADMIN ? 0600 : 0666, err);
-    if (code != OK) return code;
-    if ((code = listener_adopt(l, role, fd, err)) != OK) return code;
-    listening *s = &l->sockets[l->socket_count - 1];
-    if (s->is_path) s->made_path = strdup(host + strlen("unix:"));
-    return OK;
+    return acceptor_bind(&l->doors, role, host, port, err);
 }
 
 /* ---- what it is, and its end ---- */
-void listener_url(const listener *l, char *out, size_t size) {
-    uv_os_fd_t fd;
-    out[0] = 0;
-    for (uint32_t i = 0; i < l->socket_count && !out[0]; i++)
-        if (l->sockets[i].role == ROLE_PUBLIC && uv_fileno(&l->sockets[i].socket.handle, &fd) == 0)
-            socket_url(fd, out, size);
-}
-
-bool listener_is_local(const listener *l) {
-    uv_os_fd_t fd;
-    for (uint32_t i = 0; i < l->socket_count; i++)
-        if (uv_fileno(&l->sockets[i].socket.handle, &fd) == 0 && !socket_is_local(fd)) return false;
-    return true;
-}
-
-static void close_sockets(listener *l, conn_role role) {
-    for (uint32_t i = 0; i < l->socket_count; i++) {
-        listening *s = &l->sockets[i];
-        if (s->role != role || uv_is_closing(&s->socket.handle)) continue;
-        if (s->made_path) unlink(s->made_path), free(s->made_path);
-        uv_close(&s->socket.handle, NULL);
-    }
-}
+void listener_url(const listener *l, char *out, size_t size) { acceptor_url(&l->doors, out, size); }
+bool listener_is_local(const listener *l) { return acceptor_is_local(&l->doors); }
 
 void listener_stop(listener *l) {
     if (l->stopped_us) return;
     l->stopped_us = clock_us();
     l->server->draining = true;
-    close_sockets(l, ROLE_PUBLIC);
+    acceptor_close(&l->doors, ROLE_PUBLIC);
 }
 
 void listener_close(listener *l) {
     listener_stop(l);
-    close_sockets(l, ROLE_ADMIN);
+    acceptor_end(&l->doors);
     while (l->connections) close_connection(l->connections);
     if (!uv_is_closing((uv_handle_t *)&l->tick)) uv_close((uv_handle_t *)&l->tick, NULL);
 }
@@ -407,5 +357,6 @@ void listener_free(listener *l) {
 listener_facts listener_read_facts(const listener *l) {
     listener_facts facts = l->facts;
     facts.connections = l->open[COUNTED_CLIENT];
+    facts.accept_failures = l->doors.failures;
     return facts;
 }

@@ -38,5 +38,6 @@ typedef struct {
     uint32_t connections;                         /* of clients, open now */
     uint64_t accepted;                            /* of clients */
     uint64_t turned_away, turned_away_by_address; /* because of too many in all or from one address; of the latter alone */
+    uint64_t accept_failures; /* for want of descriptors or memory; the connection waits */
 } listener_facts;
 listener_facts listener_read_facts(const listener *l);

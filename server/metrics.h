@@ -63,7 +63,7 @@ typedef struct {
     double   health[HEALTH_COUNT];                /* 1 for the state that it is in */
     double   running_max, waiting_max, context_max, wait_s;
     double   waiting_capacity, waiting_deferred; /* those who wait, by reason */
-    uint64_t connections, connections_accepted, connections_refused, malformed, log_dropped;
+    uint64_t connections, connections_accepted, connections_refused, accept_failures, malformed, log_dropped;
 } metrics_facts;
 
 typedef struct {

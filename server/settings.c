@@ -60,7 +60,7 @@ const option_row settings_rows[] = {
     {"server", "connections-max", OPTION_U32, AT(server.connections_max), 1, 65535, "4096", NULL, "N",
      "connections open at once; one more is answered 503", true},
     {"server", "connections-per-address", OPTION_U32, AT(server.connections_per_address), 0, 65535, "1024", NULL, "N",
-     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 503; 0: no bound of its own", true},
+     "of these, from one IPv4 address or one IPv6 network (/64); one more is answered 429; 0: no bound of its own", true},
     {"server", "requests-per-connection", OPTION_U32, AT(server.requests_per_connection), 1, 4294967295.0, "100000", NULL,
      "N", "requests before a connection is closed", true},
     {"server", "request-line-max", OPTION_U32, AT(server.request_line_max_bytes), 64, 65536, "8192", NULL, "BYTES",
@@ -132,7 +132,7 @@ const option_row settings_rows[] = {
     {"scheduler", "waiting-tokens-max", OPTION_U32, PLAN(waiting_tokens_max), 0, 4294967295.0, "0", NULL, "N",
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
-     "a request that would wait longer, as predicted from the pace of late, is refused; 0: no bound", false},
+     "a request that would wait longer, as predicted from the pace of late and the queue before it (all of it, as if first come were first served; with order priority only who goes before it), is refused; 0: no bound", false},
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL,
      "who goes first: who came first; the better priority; the earliest deadline; the shortest; the earliest job; the most "
      "value for the time",

@@ -9,6 +9,7 @@ import pytest
 
 from test_keys import ALICE, ask, digest
 from test_operator import CHAT, start_stream, wait_for
+from wire import read_answer
 
 ENDLESS = {"prompt": [1, 2, 3], "max_tokens": 2000, "stream": True, "ignore_eos": True}
 
@@ -246,3 +247,20 @@ def test_the_operator_needs_no_key_for_the_api(start_daemon, penstock, standin, 
 def test_a_bad_command_is_one_sentence(penstock, tmp_path, words, status):
     done = penstock("admin", "--socket", tmp_path / "none", *words)
     assert done.returncode == status and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("request_line, status", [("GET /", 200), ("GET /requests", 200), ("GET /tenants", 200), ("GET /cache", 200),
+                                                  ("GET /config", 200), ("GET /metrics", 200), ("GET /live", 200), ("GET /nothing", 404),
+                                                  ("POST /requests", 405), ("POST /pause", 200), ("POST /resume", 200),
+                                                  ("DELETE /requests/none", 404), ("no request", 400)])
+def test_each_answer_to_the_operator_is_named(sim, request_line, status):
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(sim.operator.path))
+        for line, name in ((b"X-Request-Id: mine-1\r\n", "mine-1"), (b"", None)):
+            admin.sendall(request_line.encode() + b" HTTP/1.1\r\nHost: a\r\n" + line + b"Content-Length: 0\r\n\r\n")
+            answered, headers, _, _ = read_answer(admin)
+            assert answered == status
+            assert headers["x-request-id"] == name if name and status != 400 else headers["x-request-id"]
+            assert headers.get("allow") == ("GET" if status == 405 else None)
+            if status == 400:  # the last answer of its connection
+                break

@@ -2,6 +2,8 @@
 import json
 import os
 import pathlib
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -137,3 +139,41 @@ def test_the_scheduling_policy_that_the_operator_chose_stays(start_daemon, stand
         os.sched_setscheduler(0, before, os.sched_param(0))
     threads = [int(name) for name in os.listdir(f"/proc/{daemon.pid}/task")]
     assert len(threads) > 1 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
+def test_at_the_descriptor_limit_newcomers_wait_and_those_who_are_in_are_served(start_daemon, standin):
+    daemon = start_daemon(model=standin)
+    with dial(daemon) as inside:
+        inside.sendall(GET)
+        assert read_answer(inside)[0] == 200
+        most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        open_now = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (open_now, most[1]))
+        began = time.monotonic()
+        outside = [dial(daemon) for _ in range(5)]
+        for connection in outside:
+            connection.sendall(GET)
+
+        def failures():
+            inside.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            page = read_answer(inside)[2].decode()
+            return int(re.search(r"^penstock_http_accept_failures_total (\d+)", page, re.M)[1])
+
+        while failures() < 3:
+            time.sleep(0.02)
+        assert failures() <= 2 + (time.monotonic() - began) / 0.1  # one in 100 ms: nothing spins
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, most)
+        for connection in outside:
+            assert read_answer(connection)[0] == 200
+            connection.close()
+    assert daemon.log.count("no connection can be accepted: Too many open files") == 1
+    assert "connections are accepted again" in daemon.log
+
+
+def test_a_daemon_that_cannot_accept_drains_all_the_same(start_daemon, standin):
+    daemon = start_daemon(model=standin)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, 3))
+    with dial(daemon):
+        while "no connection can be accepted" not in daemon.log:
+            time.sleep(0.02)
+        assert daemon.stop() == 0

@@ -119,6 +119,21 @@ static void a_request_split_at_every_byte_is_the_same_request(void **state) {
     }
 }
 
+/* A letter and a line feed look like the empty line that may stand before a request, where only the count of bytes is looked at. */
+static void a_bare_line_feed_behind_a_letter_is_refused_however_it_arrives(void **state) {
+    (void)state;
+    static const char text[] = "E\n\r\nGET /a HTTP/1.1\r\n" HOST "\r\n";
+    fixture           f;
+    for (size_t first = 0; first < 4; first++) {
+        start(&f);
+        http_feed(&f.conn, text, first);
+        http_feed(&f.conn, text + first, sizeof text - 1 - first);
+        assert_non_null(strstr(out(&f), "HTTP/1.1 400 "));
+        assert_int_equal(f.requests, 0);
+        stop(&f);
+    }
+}
+
 static void malformed_heads_are_refused_and_the_connection_closed(void **state) {
     (void)state;
     static const char *const heads[] = {
@@ -544,6 +559,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_is_answered_and_the_connection_kept),
         cmocka_unit_test(a_request_split_at_every_byte_is_the_same_request),
+        cmocka_unit_test(a_bare_line_feed_behind_a_letter_is_refused_however_it_arrives),
         cmocka_unit_test(malformed_heads_are_refused_and_the_connection_closed),
         cmocka_unit_test(a_nul_byte_in_the_head_is_refused),
         cmocka_unit_test(transfer_codings_other_than_chunked_are_not_implemented),
