@@ -92,6 +92,9 @@ bench: $(BUILD)/penstock $(BENCHES) ## run the benches (docs/benchmarks.md says 
 bench-sim: $(BUILD)/penstock-bench ## run the scheduling experiments under the virtual clock (ARGS=--docs writes their tables into docs/)
 	@$(PYTHON) bench/sim.py --build $(BUILD) $(ARGS)
 
+bench-agreement: $(BUILD)/penstock $(BUILD)/penstock-bench ## hold the simulator's TTFT and TPOT against a daemon's on this machine (ARGS=--record writes docs/)
+	@$(PYTHON) bench/agreement.py --build $(BUILD) $(ARGS)
+
 bench-http: $(BUILD)/penstock $(addprefix $(BUILD)/bench/,bare_loop clients http_load) ## measure the front end beside a bare libuv loop (ARGS="--rounds 5 h1 m2")
 	@$(PYTHON) bench/front_end.py --build $(BUILD) $(ARGS)
 
@@ -188,6 +191,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz bench bench-sim lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz bench bench-sim bench-agreement lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

@@ -1,14 +1,14 @@
-/* bench/fit.h: what a fixed part, a byte and an operation cost, from measurements.
+/* bench/fit.h: what a fixed part, a row, a byte and an operation cost, from measurements.
  *
  * Problem: kinds of operators take from a microsecond to a second, and a machine measured while others use it is off by a
  * share of the time, not by microseconds.
  * Choice: least squares of the relative error, so that each measurement counts alike; no term below zero, since a model with
- * negative costs predicts nonsense outside of what was measured. There are three terms, so every choice of those that are
+ * negative costs predicts nonsense outside of what was measured. There are four terms, so every choice of those that are
  * above zero is tried, which finds the best one exactly. */
 #pragma once
 #include <stdint.h>
 
-enum { FIT_TERMS = 3 };
+enum { FIT_TERMS = 4 };
 
 typedef struct {
     double x[FIT_TERMS], y; /* y above 0 */

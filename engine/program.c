@@ -178,7 +178,8 @@ op_cost program_cost(const program *p, const model_facts *f, uint32_t op_index, 
     double     row_bytes = 0;
     for (uint32_t b = 0; b < ROW_BUFFER_COUNT; b++)
         row_bytes += (double)p->row_bytes[b] * ((o->reads >> b & 1) + (o->writes >> b & 1));
-    c.activation_bytes = row_bytes * (outputs_only ? load->outputs : load->rows);
+    c.rows = outputs_only ? load->outputs : load->rows;
+    c.activation_bytes = row_bytes * c.rows;
     if (o->kind == OP_LOGITS || o->kind == OP_SAMPLE)
         c.activation_bytes += (double)load->outputs * f->vocab_size * sizeof(float);
     return c;

@@ -69,7 +69,7 @@ typedef struct {
 
 /* What that costs, for roofline lines and the simulator. Weights count once however many rows use them. */
 typedef struct {
-    double flops, weight_bytes, kv_bytes, activation_bytes;
+    double flops, weight_bytes, kv_bytes, activation_bytes, rows;
 } op_cost;
 op_cost program_cost(const program *p, const model_facts *f, uint32_t op_index, const op_load *load);
 

@@ -3,13 +3,15 @@
  * An operator of a row costs a launch and the longer of its bytes over the bandwidth and its operations over the rate (a
  * roofline: on a GPU loads and arithmetic overlap). An operator that was calibrated costs what was fitted to measurements:
  *
- *     ns = fixed + bytes * ns_per_byte + flops * ns_per_flop
+ *     ns = (fixed + rows * ns_per_row + bytes * ns_per_byte + flops * ns_per_flop) * by_rows(rows)
  *
- * Bytes and operations are program_cost's. What the host takes for a pass and the way to the client for a request are costs
- * of the machine as well, known only from measurements, and 0 in the table: whoever plays both sides spends them anyway, so
- * only a simulation without a server counts them (bench/simulate.h). Which experts are read is a matter of how alike
- * neighbouring tokens choose: `rows` of them touch as many experts as min(rows, 2.25 rows^0.54) independent choices of k of
- * E would,
+ * The sum is what a machine does to first order. Kernels are not of first order: one row may have a path of its own, and
+ * rows go by tiles. by_rows is what was measured over the sum, at the numbers of rows that were, and a straight line
+ * between. Bytes and operations are program_cost's. What the host takes for a pass and the way to the client for a request
+ * are costs of the machine as well, known only from measurements, and 0 in the table: whoever plays both sides spends them
+ * anyway, so only a simulation without a server counts them (bench/simulate.h). Which experts are read is a matter of how
+ * alike neighbouring tokens choose: `rows` of them touch as many experts as min(rows, 2.25 rows^0.54) independent choices of
+ * k of E would,
  *
  *     touched = E (1 - (1 - k/E)^min(rows, 2.25 rows^0.54))
  *
@@ -19,9 +21,13 @@
 #pragma once
 #include "engine/program.h"
 
+enum { SIM_POINTS_MAX = 32 };
+
 typedef struct {
-    bool   known;
-    double fixed_ns, ns_per_byte, ns_per_flop;
+    bool     known;
+    double   fixed_ns, ns_per_row, ns_per_byte, ns_per_flop;
+    uint32_t point_count;                                  /* of by_rows; 0: 1 everywhere */
+    double   rows[SIM_POINTS_MAX], factor[SIM_POINTS_MAX]; /* rows rise */
 } sim_fit;
 
 typedef struct {
@@ -44,4 +50,5 @@ int sim_machine_parse(sim_machine *m, const char *path, const char *text, size_t
 
 double sim_machine_copy_ns(const sim_machine *m, uint64_t bytes); /* to host memory, or back */
 double sim_machine_op_ns(const sim_machine *m, op_kind kind, const op_cost *cost);
+double sim_fit_ns(const sim_fit *f, const op_cost *cost);
 double sim_machine_experts(const sim_machine *m, const model_facts *f, uint32_t rows); /* distinct ones, of a layer */

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check(err.text[0] != 0);
         return 0;
     }
-    const op_cost cost = {1e12, 1e11, 1e10, 1e9};
+    const op_cost cost = {1e12, 1e11, 1e10, 1e9, 100};
     for (int k = 0; k < OP_KIND_COUNT; k++) {
         const double ns = sim_machine_op_ns(&m, (op_kind)k, &cost);
         check(isfinite(ns) && ns >= 0);

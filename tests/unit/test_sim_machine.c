@@ -74,6 +74,11 @@ static void a_calibration_replaces_what_it_names_and_nothing_else(void **state) 
     assert_true(m.uniform_experts);
     assert_true(sim_machine_op_ns(&m, OP_QKV, &(op_cost){.weight_bytes = 10, .kv_bytes = 2, .flops = 3}) == 112);
     assert_true(sim_machine_op_ns(&m, OP_DOWN, &(op_cost){.weight_bytes = 1e6}) == before);
+    assert_int_equal(
+        parse(&m, "{\"operators\":{\"down\":{\"fixed_ns\":100,\"ns_per_row\":10,\"by_rows\":[[1,3],[2,1],[6,2]]}}}"), OK);
+    static const struct { double rows, ns; } by_rows[] = {{1, 330}, {2, 120}, {4, 210}, {6, 320}, {90, 2000}};
+    for (size_t i = 0; i < sizeof by_rows / sizeof *by_rows; i++)
+        assert_true(fabs(sim_machine_op_ns(&m, OP_DOWN, &(op_cost){.rows = by_rows[i].rows}) - by_rows[i].ns) < 1e-9);
     assert_true(m.pass_ns == 0 && m.request_ns == 0);
     assert_int_equal(parse(&m, "{\"operators\":{},\"pass_ns\":30000,\"request_ns\":2e5}"), OK);
     assert_true(m.pass_ns == 30000 && m.request_ns == 2e5);
@@ -91,6 +96,10 @@ static void a_calibration_that_makes_no_sense_is_refused_in_one_sentence(void **
         "{\"operators\":{},\"experts\":\"none\"}",
         "{\"operators\":{},\"memory_bytes\":0}",
         "{\"operators\":{},\"pass_ns\":-1}",
+        "{\"operators\":{\"qkv\":{\"by_rows\":7}}}",
+        "{\"operators\":{\"qkv\":{\"by_rows\":[[2,1],[2,1]]}}}",
+        "{\"operators\":{\"qkv\":{\"by_rows\":[[1]]}}}",
+        "{\"operators\":{\"qkv\":{\"by_rows\":[[1,-1]]}}}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         sim_machine m;
