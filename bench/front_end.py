@@ -118,8 +118,8 @@ class Bench:
 
     @contextlib.contextmanager
     def before_others(self):
-        """Whatever else runs on the machine waits, where this is allowed (root): for times in which a CPU is idle for the most
-        part, as the kernel takes it from who would keep it for a second. Yields how it was run, for the table."""
+        """Whatever else runs on the machine waits, where this is allowed (root), but for a twentieth of each second that the kernel
+        keeps for it. Yields how it was run, for the table."""
         first = ["chrt", "-f", "5"]
         allowed = subprocess.run([*first, "true"], stderr=subprocess.DEVNULL).returncode == 0
         self.urgently = first if allowed else []
@@ -160,9 +160,9 @@ class Bench:
         keys = self.folder / "keys"
         keys.write_text(f"bench sha256:{hashlib.sha256(KEY.encode()).hexdigest()} concurrency=1\n")
         keys.chmod(0o600)
-        with self.loop(cpu=0) as loop:
+        with self.before_others() as how, self.loop(cpu=0) as loop:
             with self.penstock("--device", "sim", cpu=0) as daemon:
-                self.against_loop("a chat body of 1.1 KB answered 400", daemon.port, loop.port, path, {**chat, "temperature": 7}, "refused")
+                self.against_loop(f"{how}: a chat body of 1.1 KB answered 400", daemon.port, loop.port, path, {**chat, "temperature": 7}, "refused")
             with self.penstock(*slow, "--api-keys", keys, cpu=0) as daemon:
                 self.against_loop("the same answered 429 by a key's limit", daemon.port, loop.port, path, chat, "refused",
                                   f"Authorization: Bearer {KEY}")

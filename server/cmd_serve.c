@@ -152,21 +152,24 @@ static void write_help(const options *o, buf *out) {
     options_help(o, out, NULL, 0);
 }
 
+static int print_and_free(buf *text) {
+    fputs(text->data, stdout);
+    buf_free(text);
+    return 0;
+}
+
 static int print_text(void (*write)(const options *, buf *), const options *o) {
     buf text;
     buf_init(&text, 1 << 20);
     write(o, &text);
-    fputs(text.data, stdout);
-    buf_free(&text);
-    return 0;
+    return print_and_free(&text);
 }
+
 static int print_page(const char *page) {
     buf text;
     buf_init(&text, 1 << 20);
     docs_print(page, &text);
-    fputs(text.data, stdout);
-    buf_free(&text);
-    return 0;
+    return print_and_free(&text);
 }
 
 /* --check: the settings as such, and whether the model they name can be read and fits into memory. */

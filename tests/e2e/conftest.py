@@ -112,6 +112,17 @@ def start_daemon():
     assert not any(status not in (wanted, -signal.SIGKILL) for status, wanted in statuses), f"daemons ended with {statuses}"
 
 
+@pytest.fixture
+def start_faulty(start_daemon, monkeypatch):
+    """start_faulty("fail@3", flags): a daemon on the sim device that misbehaves (engine/device_faulty.c)."""
+
+    def start(order, *flags):
+        monkeypatch.setenv("PENSTOCK_FAULT", order)
+        return start_daemon("--device", "sim", *flags, model="random:llama-160m")
+
+    return start
+
+
 @pytest.fixture(scope="session")
 def daemon(start_daemon):
     """The daemon as a newcomer starts it, with the embedded model."""

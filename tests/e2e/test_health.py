@@ -12,17 +12,6 @@ ASK = {"prompt": [1, 2, 3], "max_tokens": 200, "extra_body": {"ignore_eos": True
 SIM = "random:llama-160m"
 
 
-@pytest.fixture
-def start_faulty(start_daemon, monkeypatch):
-    """start_faulty("freeze@5", flags): a daemon on the sim device that misbehaves."""
-
-    def start(order, *flags):
-        monkeypatch.setenv("PENSTOCK_FAULT", order)
-        return start_daemon("--device", "sim", *flags, model=SIM)
-
-    return start
-
-
 def look(daemon, path):
     """(status, parsed answer)"""
     try:

@@ -9,7 +9,6 @@ import pytest
 from asking import call
 
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}], "stream": True}
-SIM = "random:llama-160m"
 SLOW = {"prompt": [1, 2, 3], "max_tokens": 400, "ignore_eos": True}
 
 
@@ -18,17 +17,6 @@ def raw(daemon, path, body):
     request = urllib.request.Request(daemon.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.headers, answer.read().decode()
-
-
-@pytest.fixture
-def start_faulty(start_daemon, monkeypatch):
-    """start_faulty("fail@3", flags): a daemon on the sim device that misbehaves (engine/device_faulty.c)."""
-
-    def start(order, *flags):
-        monkeypatch.setenv("PENSTOCK_FAULT", order)
-        return start_daemon("--device", "sim", *flags, model=SIM)
-
-    return start
 
 
 @pytest.mark.parametrize("path, body", [("/v1/chat/completions", {**CHAT, "n": 2, "stream_options": {"include_usage": True}}),
