@@ -170,8 +170,7 @@ cuda_attention_config cuda_attention_configure(const cuda_attention_args *a) {
     if (a->kind == ATTENTION_MERGE)
         return {"attention, merge", {{a->count * MERGE_ROWS * kv_heads, 1, 1}, MERGE_THREADS, sizeof(merge_memory)}};
     const attention_choice c = tiles_of(a);
-    return {a->kind == ATTENTION_FEW ? "attention, few rows" : "attention, many rows",
-            {{a->count * kv_heads, 1, 1}, c.threads, c.shared_bytes}};
+    return {c.name, {{a->count * kv_heads, 1, 1}, c.threads, c.shared_bytes}};
 }
 
 template <int TYPE> static void launch_simple(cuda_queue *q, const cuda_attention_config &c, const cuda_attention_args *a) {

@@ -32,11 +32,13 @@
  *
  * What is to be done at the least, a layer: bytes = 2 * positions * key heads * dim * 2 (each position that some row of the
  * run sees) + 4 * rows * heads * dim; operations = 4 * dim * heads * the sum of what each row sees. Few rows live by bytes:
- * a group of 8 has 16 operations a byte, where the chip has 184. Their partial sums are 4 (dim + 4) bytes a row and chunk,
- * written and read once: at 128 columns and a group of 4 that is 1.6 % of the chunk's 128 KiB each way, and less from
- * position 8192 on, where chunks grow. Many rows live by operations: 32 operations a byte of keys from L2 per 16 rows of the
- * tile. Shared memory reads are equal to the tensor cores' time on sm_80 by count: a warp of 16 rows reads all of a block.
- * None of this was measured on a GPU.
+ * padded to 16 rows they have 16 operations a byte, where the chip has 184. Their partial sums are 4 (dim + 4) bytes a row
+ * and chunk, written and read once: at 128 columns and a group of 4 that is 1.6 % of the chunk's 128 KiB each way, and less
+ * from position 8192 on, where chunks grow. Many rows live by operations: 16 a byte of keys and values from L2 for each 16
+ * rows of the tile, so 128 a byte where the tile has 128 rows. From shared memory a warp of 16 rows reads all of a block: by
+ * count, that takes sm_80 as long as the products.
+ * None of this was measured on a GPU. Nor was it seen there that the tensor cores give an output the same bits wherever in a
+ * tile it lies, which the promise rests on: one of the first things to check on hardware.
  *
  * Everything else (f32, and head dimensions without a kernel of their own) takes the plain kernel: a warp a row and head,
  * f32 sums, a fixed order over positions as well.

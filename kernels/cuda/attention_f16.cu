@@ -1,4 +1,4 @@
 /* The kernels of attention_tiles.cuh for f16: a file of its own, as each takes nvcc its time. */
 #include "kernels/cuda/attention_tiles.cuh"
 
-attention_choice attention_choice_f16(uint32_t dim, bool is_few) { return choice_of_type<DTYPE_F16>(dim, is_few); }
+ATTENTION_CHOICE(f16, DTYPE_F16)

@@ -21,7 +21,8 @@ DEVICE folding fold_begin(float &maximum, float chunk_maximum) {
 DEVICE float fold(folding f, float was, float comes) { return fmaf(was, f.was, comes * f.comes); }
 
 struct attention_choice {
-    uint32_t threads, shared_bytes; /* threads 0: there is none for this head dimension */
+    const char *name; /* NULL: there is none for this head dimension */
+    uint32_t    threads, shared_bytes;
     void (*run)(cuda_queue *q, const char *name, cuda_shape s, const cuda_attention_args &a);
 };
 attention_choice attention_choice_bf16(uint32_t dim, bool is_few);

@@ -368,20 +368,24 @@ using attention_many = attention_tile<TYPE, DIM, DIM <= 128 ? 8 : 4, DIM <= 128 
 template <class T> static void run_attention(cuda_queue *q, const char *name, cuda_shape s, const cuda_attention_args &a) {
     launch(q, name, attention_kernel<T>, s, a);
 }
-template <class T> static attention_choice choice_of() {
-    return {T::THREADS, (uint32_t)sizeof(typename T::memory), run_attention<T>};
+template <class T> static attention_choice choice_of(const char *name) {
+    return {name, T::THREADS, (uint32_t)sizeof(typename T::memory), run_attention<T>};
 }
-template <int TYPE, int DIM> static attention_choice choice_of_dim(bool is_few) {
-    return is_few ? choice_of<attention_few<TYPE, DIM>>() : choice_of<attention_many<TYPE, DIM>>();
-}
-template <int TYPE> static attention_choice choice_of_type(uint32_t dim, bool is_few) {
-    switch (dim) {
-    case 64: return choice_of_dim<TYPE, 64>(is_few);
-    case 80: return choice_of_dim<TYPE, 80>(is_few);
-    case 96: return choice_of_dim<TYPE, 96>(is_few);
-    case 128: return choice_of_dim<TYPE, 128>(is_few);
-    case 192: return choice_of_dim<TYPE, 192>(is_few);
-    case 256: return choice_of_dim<TYPE, 256>(is_few);
-    default: return {0, 0, NULL};
+
+/* A file's function from a head dimension to a kernel. */
+#define ATTENTION_CHOICE(type, TYPE)                                                                                        \
+    attention_choice attention_choice_##type(uint32_t dim, bool is_few) {                                                   \
+        switch (dim) {                                                                                                      \
+            ATTENTION_DIM(#type, TYPE, 64)                                                                                  \
+            ATTENTION_DIM(#type, TYPE, 80)                                                                                  \
+            ATTENTION_DIM(#type, TYPE, 96)                                                                                  \
+            ATTENTION_DIM(#type, TYPE, 128)                                                                                 \
+            ATTENTION_DIM(#type, TYPE, 192)                                                                                 \
+            ATTENTION_DIM(#type, TYPE, 256)                                                                                 \
+        default: return {NULL, 0, 0, NULL};                                                                                 \
+        }                                                                                                                   \
     }
-}
+#define ATTENTION_DIM(type, TYPE, n)                                                                                        \
+    case n:                                                                                                                 \
+        return is_few ? choice_of<attention_few<TYPE, n>>("attention, few rows, " type ", " #n " columns")                  \
+                      : choice_of<attention_many<TYPE, n>>("attention, many rows, " type ", " #n " columns");

@@ -1,4 +1,6 @@
 /* Attention on the GPU against a double-precision reference; and its promise that a row's bits follow from its position. */
+#include <stdio.h>
+
 #include "kernels/cuda/attention.h"
 #include "tests/unit/cuda_kernels.h"
 
@@ -10,6 +12,9 @@ typedef struct {
     struct {
         uint32_t position, rows;
     } runs[RUNS_MAX];
+    /* 0, or: keys repeat after so many positions, and values with the other sign. What is left of a sum is then so little
+     * that rounding to 16 bits does not hide the order in which it was made. */
+    uint32_t mirror;
 } attention_case;
 
 /* A pass with its keys and values, on both sides. */
@@ -82,6 +87,12 @@ static void attend_row(const world *w, uint32_t run, uint32_t token, uint32_t he
     free(score);
 }
 
+static void mirror_run(world *w, uint32_t run) {
+    const uint32_t width = w->c->kv_heads * w->c->dim, period = w->c->mirror * width;
+    for (uint32_t i = period; period && i < end_of(w->c, run) * width; i++)
+        w->k[run][i] = w->k[run][i - period], w->v[run][i] = -w->v[run][i - period];
+}
+
 static world make_world(const attention_case *c) {
     rng   r = {c->dim + c->heads + c->window, 0};
     world w = {.c = c, .q_width = c->heads * c->dim};
@@ -90,6 +101,7 @@ static world make_world(const attention_case *c) {
         w.k[run] = random_values(&r, c->type, end_of(c, run) * c->kv_heads * c->dim);
         w.v[run] = random_values(&r, c->type, end_of(c, run) * c->kv_heads * c->dim);
         w.rows += c->runs[run].rows;
+        mirror_run(&w, run);
     }
     w.q = random_values(&r, c->type, w.rows * w.q_width);
     for (uint32_t i = 0; i < w.rows * w.q_width; i++)
@@ -223,14 +235,14 @@ static void assert_same_bits(const world *w, const float *got, const float *expe
 
 /* One row; full and partly filled last pages; groups that fill a tile, and that do not divide it; windows. */
 static const attention_case few_cases[] = {
-    {DTYPE_BF16, 4, 1, 64, 16, 0, 4, {{0, 1}, {63, 1}, {64, 2}, {300, 4}}},
-    {DTYPE_BF16, 16, 1, 80, 64, 0, 2, {{15, 1}, {257, 1}}},
-    {DTYPE_F16, 6, 2, 96, 16, 0, 2, {{130, 5}, {31, 1}}},
-    {DTYPE_BF16, 8, 2, 128, 64, 0, 3, {{0, 1}, {255, 1}, {256, 1}}},
-    {DTYPE_BF16, 5, 1, 128, 48, 40, 2, {{100, 3}, {270, 2}}},
-    {DTYPE_F16, 2, 2, 192, 16, 0, 1, {{200, 1}}},
-    {DTYPE_BF16, 7, 1, 256, 32, 0, 1, {{65, 2}}},
-    {DTYPE_BF16, 2, 1, 64, 16, 700, 1, {{8400, 1}}},
+    {DTYPE_BF16, 4, 1, 64, 16, 0, 4, {{0, 1}, {63, 1}, {64, 2}, {300, 4}}, 96},
+    {DTYPE_BF16, 16, 1, 80, 64, 0, 2, {{15, 1}, {257, 1}}, 128},
+    {DTYPE_F16, 6, 2, 96, 16, 0, 2, {{130, 5}, {31, 1}}, 0},
+    {DTYPE_BF16, 8, 2, 128, 64, 0, 3, {{0, 1}, {255, 1}, {256, 1}}, 64},
+    {DTYPE_BF16, 5, 1, 128, 48, 40, 2, {{100, 3}, {270, 2}}, 20},
+    {DTYPE_F16, 2, 2, 192, 16, 0, 1, {{200, 1}}, 0},
+    {DTYPE_BF16, 7, 1, 256, 32, 0, 1, {{65, 2}}, 30},
+    {DTYPE_BF16, 4, 1, 64, 16, 1100, 1, {{8799, 1}}, 550},
 };
 enum { FEW_CASES = sizeof few_cases / sizeof *few_cases };
 
@@ -249,10 +261,10 @@ static void few_rows_attend_as_the_reference(void **state) {
 
 /* More rows than a tile of 128 (or 64) holds, the last tile all but empty; history; windows that begin inside a tile. */
 static const attention_case many_cases[] = {
-    {DTYPE_BF16, 4, 1, 64, 16, 0, 1, {{0, 33}}},           {DTYPE_BF16, 6, 2, 80, 64, 0, 1, {{250, 12}}},
-    {DTYPE_F16, 2, 1, 96, 16, 70, 2, {{90, 65}, {1, 20}}}, {DTYPE_BF16, 16, 2, 128, 64, 0, 2, {{0, 17}, {500, 3}}},
-    {DTYPE_BF16, 4, 1, 192, 48, 0, 1, {{61, 17}}},         {DTYPE_F16, 8, 1, 256, 16, 100, 1, {{240, 20}}},
-    {DTYPE_BF16, 20, 1, 64, 16, 2050, 1, {{2060, 2}}}, /* so much context that its chunks are spread */
+    {DTYPE_BF16, 4, 1, 64, 16, 0, 1, {{0, 33}}, 0},           {DTYPE_BF16, 6, 2, 80, 64, 0, 1, {{250, 12}}, 0},
+    {DTYPE_F16, 2, 1, 96, 16, 70, 2, {{90, 65}, {1, 20}}, 0}, {DTYPE_BF16, 16, 2, 128, 64, 0, 2, {{0, 17}, {500, 3}}, 0},
+    {DTYPE_BF16, 4, 1, 192, 48, 0, 1, {{61, 17}}, 0},         {DTYPE_F16, 8, 1, 256, 16, 100, 1, {{240, 20}}, 0},
+    {DTYPE_BF16, 20, 1, 64, 16, 2050, 1, {{2060, 2}}, 1025}, /* so much context that its chunks are spread */
 };
 enum { MANY_CASES = sizeof many_cases / sizeof *many_cases };
 
@@ -286,9 +298,9 @@ static void both_kernels_and_any_spread_of_chunks_give_a_row_the_same_bits(void 
 static void a_prompt_cut_anywhere_gives_the_same_bits(void **state) {
     (void)state;
     static const attention_case cases[] = {
-        {DTYPE_BF16, 4, 1, 64, 16, 0, 1, {{240, 34}}},
-        {DTYPE_F16, 6, 2, 80, 32, 20, 2, {{50, 16}, {0, 9}}},
-        {DTYPE_BF16, 2, 1, 192, 16, 0, 1, {{250, 10}}},
+        {DTYPE_BF16, 4, 1, 64, 16, 0, 1, {{240, 34}}, 130},
+        {DTYPE_F16, 6, 2, 80, 32, 20, 2, {{50, 16}, {0, 9}}, 10},
+        {DTYPE_BF16, 2, 1, 192, 16, 0, 1, {{250, 10}}, 128},
     };
     static const uint32_t pieces[] = {1, 3, 7};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -307,7 +319,7 @@ static void a_prompt_cut_anywhere_gives_the_same_bits(void **state) {
 
 static void a_row_does_not_feel_who_shares_its_pass(void **state) {
     (void)state;
-    static const attention_case c = {DTYPE_BF16, 4, 2, 64, 16, 0, 3, {{300, 1}, {40, 19}, {5, 2}}};
+    static const attention_case c = {DTYPE_BF16, 4, 2, 64, 16, 0, 3, {{300, 1}, {40, 19}, {5, 2}}, 140};
     world                       w = make_world(&c);
     cuda_run                    runs[ITEMS_MAX];
     uint32_t                    count = cut_runs(&w, WHOLE, runs);
@@ -325,7 +337,7 @@ static void a_row_does_not_feel_who_shares_its_pass(void **state) {
 
 static void a_launch_may_take_any_part_of_the_list(void **state) {
     (void)state;
-    static const attention_case c = {DTYPE_BF16, 8, 2, 128, 16, 0, 2, {{280, 36}, {260, 1}}};
+    static const attention_case c = {DTYPE_BF16, 8, 2, 128, 16, 0, 2, {{280, 36}, {260, 1}}, 140};
     world                       w = make_world(&c);
     float                      *whole = attend_cut(&w, WHOLE, AS_PLANNED), *by_one = attend_cut(&w, WHOLE, BY_ONE);
     assert_same_bits(&w, by_one, whole, "a launch an item");
@@ -336,11 +348,11 @@ static void a_launch_may_take_any_part_of_the_list(void **state) {
 static void the_plain_kernel_takes_any_type_and_head_dimension_cut_anywhere(void **state) {
     (void)state;
     static const attention_case cases[] = {
-        {DTYPE_F32, 4, 2, 64, 16, 0, 3, {{0, 3}, {63, 2}, {70, 1}}},
-        {DTYPE_F32, 2, 1, 26, 16, 33, 2, {{31, 4}, {40, 1}}},
-        {DTYPE_BF16, 3, 1, 16, 48, 0, 1, {{47, 3}}},
-        {DTYPE_F16, 2, 2, 40, 16, 5, 1, {{0, 9}}},
-        {DTYPE_F32, 1, 1, 256, 16, 0, 1, {{64, 2}}},
+        {DTYPE_F32, 4, 2, 64, 16, 0, 3, {{0, 3}, {63, 2}, {70, 1}}, 0},
+        {DTYPE_F32, 2, 1, 26, 16, 33, 2, {{31, 4}, {40, 1}}, 0},
+        {DTYPE_BF16, 3, 1, 16, 48, 0, 1, {{47, 3}}, 0},
+        {DTYPE_F16, 2, 2, 40, 16, 5, 1, {{0, 9}}, 0},
+        {DTYPE_F32, 1, 1, 256, 16, 0, 1, {{64, 2}}, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         world  w = make_world(&cases[i]);
@@ -471,7 +483,9 @@ static void kernels_are_chosen_by_kind_type_and_head_dimension(void **state) {
         a.kind = ATTENTION_MANY;
         const cuda_shape many = cuda_attention_configure(&a).shape;
         assert_true(many.grid[0] == 10 && many.threads == 256 && many.shared_bytes <= 163 << 10);
-        assert_string_equal(cuda_attention_configure(&a).name, "attention, many rows");
+        char name[64];
+        snprintf(name, sizeof name, "attention, many rows, %s, %u columns", i % 2 ? "bf16" : "f16", c.dim);
+        assert_string_equal(cuda_attention_configure(&a).name, name);
     }
     assert_false(cuda_attention_has_tiles(&(cuda_attention_facts){DTYPE_F32, 8, 2, 128, 0}));
     assert_false(cuda_attention_has_tiles(&(cuda_attention_facts){DTYPE_BF16, 8, 2, 72, 0}));
