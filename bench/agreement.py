@@ -5,14 +5,15 @@
 
 For each model: the machine's operators are measured (`penstock-bench calibrate`), a daemon is started on the cpu device, a few
 requests one after the other tell what the engine's host side and the front end take, and then a trace of Poisson arrivals is played
-against it. The operators are measured again, `penstock-bench compare` plays the same trace under the virtual clock on either
-measurement, and the percentiles of TTFT and TPOT are printed beside the mean of both. Nothing of the trace's own run is in the
-prediction.
+against it. The trace comes in parts, and operators are measured again after each; `penstock-bench compare` plays the same part
+under the virtual clock on the measurements before it and after it, and the percentiles of TTFT and TPOT of all parts are printed
+beside each other. Nothing of the trace's own run is in the prediction.
 
 The daemon computes on all CPUs but one, which the front end and the client share. A shared machine may change its speed meanwhile:
-what other processes and the host took, and how far the two measurements are apart, is printed, and called a disturbance where it is
-too much to judge by. --realtime (as root) runs both sides before all other processes. With --record the figures go into
-bench/results/agreement-DATE.json and the table into docs/compare.md. Ends with status 1 where a percentile is off by more than 20 %."""
+how long the engine waited for a CPU, what the machine's own host took and how far two measurements are apart is printed, and called
+a disturbance where it is too much to judge by. --realtime (as root) runs both sides before all other processes. With --record the
+figures go into bench/results/agreement-DATE.json and the table into docs/compare.md. Ends with status 1 where a percentile is off
+by more than 20 %."""
 import argparse
 import contextlib
 import datetime
@@ -21,11 +22,11 @@ import os
 import pathlib
 import random
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from peer import ROOT, background, free_port, wait_for_http
 from run import describe_machine
@@ -33,14 +34,14 @@ from run import describe_machine
 MODELS = ["random:llama-160m", "random:moe-655m"]  # a dense one and a mixture of experts, with passes of ten milliseconds
 WITHIN = 0.20
 BUSY = 0.6  # the share of the time that the daemon is in a pass: enough for batches and some queueing, far from saturation
-REQUESTS_MIN, REQUESTS_MAX, PROBES = 30, 3000, 16
+REQUESTS_MIN, REQUESTS_MAX, PROBES = 20, 3000, 16
 VOCAB = 2048  # ids that every model here has; shapes of random weights have no tokenizer to tell
 FIGURES = [(metric, share) for metric in ("ttft", "tpot") for share in ("mean", "p50", "p90", "p99")]
 # What the daemon and the simulator are told alike: their own choices depend on the device.
 SETTINGS = {"running-max": 16, "batch-tokens-max": 512, "chunk-tokens": 64, "kv-cache-memory": "512M", "page-tokens": 16,
             "queue-wait-max": "0s", "prefix-cache": "no"}
 # Beyond these a machine was not the same for both sides.
-STEAL_MAX, OTHERS_MAX, DRIFT_MAX = 0.02, 0.10, 0.10
+WAITED_MAX, STEAL_MAX, DRIFT_MAX = 0.02, 0.02, 0.10
 
 
 def run(*command):
@@ -61,60 +62,66 @@ def take_priority(priority, thread=0):
     return True
 
 
-def put_engine_last(process):
-    """The engine hardly ever sleeps, and who tells its tokens must not wait for it."""
-    for thread in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
-        if (thread / "comm").read_text().strip() == "engine":
-            take_priority(1, int(thread.name))
+def engine_thread(process):
+    return next(int(thread.name) for thread in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+                if (thread / "comm").read_text().strip() == "engine")
 
 
 # ---- the trace ----
 
 def write_trace(path, requests, seed):
-    """Arrivals at one a second: a rate is a scale. Short prompts and answers, so that percentiles are of many requests."""
+    """Arrivals at one a second: a rate is a scale. Short prompts and answers, so that percentiles are of many requests. -> path"""
     draw, at_ms = random.Random(seed), 0.0
     with open(path, "w") as out:
         for _ in range(requests):
             at_ms += draw.expovariate(1e-3)
             out.write(json.dumps({"timestamp": round(at_ms, 3), "input_length": min(160, 8 + int(draw.expovariate(1 / 24))),
                                   "output_length": draw.randint(3, 16)}) + "\n")
+    return path
 
 
 # ---- both sides ----
 
-def simulate(tool, model, trace, calibration, scale, requests):
-    """The one cell of a comparison."""
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def simulate(tool, model, trace, calibration, scale, requests, folder):
+    """The one cell of a comparison, and a row for each request."""
     words = {**SETTINGS, "max-tokens": "exact", "sim-calibration": calibration}
-    return json.loads(run(tool, "compare", "--json", "--quiet", "--model", model, "--hardware", "cpu", "--trace", trace, "--rate-scale",
-                          scale, "--requests", requests, "--grid", " ".join(f"{k}={v}" for k, v in words.items())))["cells"][0]
+    out = run(tool, "compare", "--json", "--quiet", "--model", model, "--hardware", "cpu", "--trace", trace, "--rate-scale", scale,
+              "--requests", requests, "--grid", " ".join(f"{k}={v}" for k, v in words.items()), "--out", folder / "simulated")
+    return json.loads(out)["cells"][0], lines_of(folder / "simulated/cell-1.jsonl")
 
 
-def choose_rate(tool, model, trace, calibration, requests):
+def choose_rate(tool, model, trace, calibration, requests, folder):
     """Requests a second that keep the modelled machine busy for the share BUSY of the time."""
     low, high = 0.01, 1000.0
     for _ in range(14):
         middle = (low * high) ** 0.5
-        if simulate(tool, model, trace, calibration, middle, requests)["busy_share"] < BUSY:
+        if simulate(tool, model, trace, calibration, middle, requests, folder)[0]["busy_share"] < BUSY:
             low = middle
         else:
             high = middle
     return low
 
 
-def replay(tool, url, trace, *flags):
-    return json.loads(run(tool, "replay", "--json", "--quiet", "--url", url, "--trace", trace, "--vocab", VOCAB, *flags))
+def replay(tool, url, trace, folder, *flags):
+    run(tool, "replay", "--quiet", "--url", url, "--trace", trace, "--vocab", VOCAB, "--out", folder / "replayed", *flags)
+    return lines_of(folder / "replayed/requests.jsonl")
 
 
 @contextlib.contextmanager
 def daemon(model, options, log):
     port = free_port()
     command = [options.build / "penstock", "serve", "--model", model, "--device", options.device, "--threads", options.threads,
-               "--isa", options.isa, "--port", port, "--log-format", "json", "--log-file", log, *(word for k, v in SETTINGS.items() for word in [f"--{k}={v}"])]
+               "--isa", options.isa, "--port", port, "--log-format", "json", "--log-file", log,
+               *(f"--{k}={v}" for k, v in SETTINGS.items())]
     command += ["--sim-hardware", "cpu"] if options.device == "sim" else []
     with background(command) as process:
         wait_for_http(port, "/ready")
         if options.realtime:
-            put_engine_last(process)
+            take_priority(1, engine_thread(process))  # it hardly ever sleeps, and who tells its tokens must not wait for it
         yield f"http://127.0.0.1:{port}", process
 
 
@@ -128,45 +135,42 @@ def probe(tool, url, folder, log, device):
     trace = folder / "probe.jsonl"
     trace.write_text('{"timestamp":0,"input_length":16,"output_length":8}\n' * PROBES)
     names = ("penstock_host_seconds_total", "penstock_passes_total")
-    replay(tool, url, trace, "--concurrency-max", 1, "--seed", 1)  # caches, page tables and connections
+    replay(tool, url, trace, folder, "--concurrency-max", 1, "--seed", 1)  # caches, page tables and connections
     before = [metric(url, name) for name in names]
-    report = replay(tool, url, trace, "--concurrency-max", 1, "--seed", 2)
+    rows = replay(tool, url, trace, folder, "--concurrency-max", 1, "--seed", 2)
     host_s, passes = (metric(url, name) - b for name, b in zip(names, before))
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    inside_ms = [x["queued_ms"] + x["prefill_ms"] for x in lines if x.get("path") == "/v1/completions"][-PROBES:]
-    request_ms = report["median_ttft_ms"] - statistics.median(inside_ms)
+    inside_ms = [x["queued_ms"] + x["prefill_ms"] for x in lines_of(log) if x.get("path") == "/v1/completions"][-PROBES:]
+    request_ms = statistics.median(row["ttft_ms"] for row in rows) - statistics.median(inside_ms)
     # The modelled device is asleep in what the engine takes for host time; its own passes are as long as they are.
     return {"pass_ns": 0 if device == "sim" else 1e9 * host_s / passes, "request_ns": max(0, 1e6 * request_ms)}
 
 
 # ---- the machine meanwhile ----
 
-class Load:
-    """What the CPUs did between two looks: ours (the daemon, and the children that were waited for), others, the host's."""
+class Meanwhile:
+    """How long the engine was ready to run and had no CPU, and what the machine's own host withheld, as shares of the time."""
 
     def __init__(self, process):
-        self.process, self.before = process, self._look(process)
+        self.engine = f"/proc/{process.pid}/task/{engine_thread(process)}/schedstat"
+        self.before = self._look()
 
-    @staticmethod
-    def _look(process):
-        tick = os.sysconf("SC_CLK_TCK")
-        user, nice, system, idle, iowait, irq, softirq, steal = (
-            int(x) / tick for x in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
-        own = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ours = (int(own[11]) + int(own[12])) / tick + children.ru_utime + children.ru_stime
-        busy = user + nice + system + irq + softirq
-        return [busy + idle + iowait + steal, busy - ours, steal]
+    def _look(self):
+        tick, cpus = os.sysconf("SC_CLK_TCK"), os.cpu_count() or 1
+        steal = int(pathlib.Path("/proc/stat").read_text().split()[8]) / tick / cpus
+        with contextlib.suppress(OSError):  # not every kernel counts it
+            return time.monotonic(), int(pathlib.Path(self.engine).read_text().split()[1]) / 1e9, steal
+        return time.monotonic(), 0, steal
 
     def shares(self):
-        """Of all CPUs' time: what other processes took, and what the host withheld."""
-        total, others, steal = (b - a for a, b in zip(self.before, self._look(self.process)))
-        return max(0, others / total), steal / total
+        seconds, waited, steal = (b - a for a, b in zip(self.before, self._look()))
+        return waited / seconds, steal / seconds
 
 
 # ---- calibrations ----
 
 def calibrate(tool, model, options):
+    if options.device == "sim":
+        return {"operators": {}}  # the daemon's passes are the model's own
     return json.loads(run(tool, "calibrate", "--model", model, "--threads", options.threads, "--isa", options.isa, "--time",
                           f"{options.calibrate}s"))
 
@@ -179,51 +183,79 @@ def save(folder, name, calibration):
 
 # ---- one model ----
 
-def figures_of(report, cells):
-    """(measured, predicted) in milliseconds, by figure; predicted is the mean of the cells."""
-    return {f"{name}_{share}_ms": (report[f"{share}_{name}_ms"], 1e3 * statistics.mean(cell[f"{name}_s"][share] for cell in cells))
-            for name, share in FIGURES}
+def percentile(values, percent):
+    """As NumPy has it: by linear interpolation."""
+    values = sorted(values)
+    at = percent / 100 * (len(values) - 1)
+    low = int(at)
+    return values[low] + (at - low) * (values[min(low + 1, len(values) - 1)] - values[low])
+
+
+def figures_of(real, modelled):
+    """(measured, predicted) in milliseconds, by figure, of rows of requests."""
+    def figure(rows, metric, share):
+        values = [row[f"{metric}_ms"] for row in rows]
+        return statistics.mean(values) if share == "mean" else percentile(values, float(share[1:]))
+    return {f"{metric}_{share}_ms": (figure(real, metric, share), figure(modelled, metric, share)) for metric, share in FIGURES}
 
 
 def ratios_of(figures):
     return {name: predicted / measured if measured > 0 else float("inf") for name, (measured, predicted) in figures.items()}
 
 
-def disturbances(others, steal, drift, realtime=False):
+def disturbances(waited, steal, drift):
     """Sentences; none: the machine was the same for both sides."""
     said = []
-    if others > OTHERS_MAX and not realtime:
-        said.append(f"other processes took {others:.0%} of the CPUs")
+    if waited > WAITED_MAX:
+        said.append(f"the engine waited for a CPU for {waited:.1%} of the time, because of other processes")
     if steal > STEAL_MAX:
-        said.append(f"the host withheld {steal:.0%} of the CPUs")
-    if abs(drift - 1) > DRIFT_MAX:
-        said.append(f"the operators took {drift:.2f} times as long after the trace as before it")
+        said.append(f"the machine's own host withheld {steal:.1%} of the CPUs")
+    if not 1 - DRIFT_MAX < drift < 1 + DRIFT_MAX:
+        said.append(f"the operators took {drift:.2f} times as long after a part of the trace as before it")
     return said
 
 
+def play_part(tool, model, url, trace, folder, rate, requests, calibrations):
+    """A part of the trace both ways: rows of the daemon's requests, those of each simulation, and their cells."""
+    real = replay(tool, url, trace, folder, "--rate-scale", rate, "--requests", requests)
+    after = calibrations()
+    cells, rows = zip(*(simulate(tool, model, trace, path, rate, requests, folder) for path in after))
+    for side in (real, *rows):
+        done = sum(row["state"] == "completed" for row in side)
+        if done != requests:
+            sys.exit(f"{model}: {done} of {requests} requests were completed; there is nothing to compare")
+    return real, [row for part in rows for row in part], cells
+
+
 def compare_model(options, tool, model, folder):
-    trace, log = folder / "trace.jsonl", folder / "log"
-    write_trace(trace, REQUESTS_MAX, options.seed)
-    real = options.device == "cpu"
-    before = calibrate(tool, model, options) if real else {"operators": {}}
+    """The trace comes in parts, and operators are measured between them: a part is predicted from what lies around it."""
+    log, measured = folder / "log", [calibrate(tool, model, options)]
     with daemon(model, options, log) as (url, process):
         extra = probe(tool, url, folder, log, options.device)
-        rate = choose_rate(tool, model, trace, save(folder, "calibration", {**before, **extra}), 300)
-        requests = max(REQUESTS_MIN, min(REQUESTS_MAX, round(rate * options.seconds)))
-        load = Load(process)
-        report = replay(tool, url, trace, "--rate-scale", rate, "--requests", requests)
-        others, steal = load.shares()
-    measured = [before, calibrate(tool, model, options)] if real else [before]
-    cells = [simulate(tool, model, trace, save(folder, f"calibration-{i}", {**c, **extra}), rate, requests)
-             for i, c in enumerate(measured)]
-    drift = cells[-1]["tpot_s"]["mean"] / cells[0]["tpot_s"]["mean"]
-    if not all(side["completed"] == requests for side in (report, *cells)):
-        sys.exit(f"{model}: {report['completed']} of {requests} requests were completed; there is nothing to compare")
-    figures = figures_of(report, cells)
+
+        def saved(i):
+            return save(folder, f"calibration-{i}", {**measured[i], **extra})
+
+        def around():
+            measured.append(calibrate(tool, model, options))
+            return saved(-2), saved(-1)
+
+        real, modelled, cells, loads = [], [], [], []
+        trace = write_trace(folder / "trace.jsonl", REQUESTS_MAX, options.seed)
+        rate = choose_rate(tool, model, trace, saved(0), 300, folder)
+        requests = max(REQUESTS_MIN, min(REQUESTS_MAX, round(rate * options.seconds / options.parts)))
+        for part in range(options.parts):
+            trace, load = write_trace(folder / "trace.jsonl", requests, options.seed + part), Meanwhile(process)
+            rows = play_part(tool, model, url, trace, folder, rate, requests, lambda: (loads.append(load.shares()), around())[1])
+            real, modelled, cells = real + rows[0], modelled + rows[1], cells + [rows[2]]
+    figures = figures_of(real, modelled)
+    waited, steal = map(statistics.mean, zip(*loads))
+    drift = max((after["tpot_s"]["mean"] / before["tpot_s"]["mean"] for before, after in cells), key=lambda x: max(x, 1 / x))
     return {"model": model, "device": options.device, "threads": options.threads, "realtime": options.realtime, "rate_rps": rate,
-            "requests": requests, "busy_share": cells[0]["busy_share"],
+            "requests": len(real), "busy_share": statistics.mean(cell["busy_share"] for pair in cells for cell in pair),
             "host_us_per_pass": extra["pass_ns"] / 1e3, "outside_engine_us_per_request": extra["request_ns"] / 1e3,
-            "others_share": others, "steal_share": steal, "drift": drift, "disturbed": disturbances(others, steal, drift, options.realtime),
+            "waited_share": waited, "steal_share": steal, "drift": drift,
+            "disturbed": disturbances(waited, steal, drift),
             "figures": {name: {"measured": m, "predicted": p} for name, (m, p) in figures.items()}, "ratios": ratios_of(figures)}
 
 
@@ -251,11 +283,12 @@ def table(results):
 
 
 def remarks(r):
-    lines = [f"{r['model']}: {r['threads']} thread{'s' if r['threads'] > 1 else ''} on the {r['device']} device"
-             f"{' before all other processes' if r['realtime'] else ''}, busy {r['busy_share']:.0%} of the time; "
-             f"{r['host_us_per_pass']:.0f} us of the host a pass, {r['outside_engine_us_per_request']:.0f} us outside the engine a request; "
-             f"others took {r['others_share']:.1%} of the CPUs, the host {r['steal_share']:.1%}; the operators' time after the trace over "
-             f"that before: {r['drift']:.2f}"]
+    lines = [
+        f"{r['model']}: {r['threads']} thread{'s' if r['threads'] > 1 else ''} on the {r['device']} device"
+        f"{' before all other processes' if r['realtime'] else ''}, busy {r['busy_share']:.0%} of the time; "
+        f"{r['host_us_per_pass']:.0f} us of the host a pass, {r['outside_engine_us_per_request']:.0f} us outside the engine a request; "
+        f"the engine waited for a CPU for {r['waited_share']:.1%} of the time, the machine's own host took {r['steal_share']:.1%}; "
+        f"operators after a part of the trace over those before it, at most: {r['drift']:.2f}"]
     lines += [f"    disturbed: {said}" for said in r["disturbed"]]
     lines.append(f"    {'agrees within' if agrees(r) else 'DOES NOT agree within'} {WITHIN:.0%}; the worst ratio is {worst(r):.2f}")
     return "\n".join(lines)
@@ -284,8 +317,9 @@ def main():
     parser.add_argument("--device", choices=("cpu", "sim"), default="cpu", help="sim: the daemon sleeps for what the model says")
     parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="the daemon's (default: all CPUs but one)")
     parser.add_argument("--isa", default="auto", help="the daemon's")
-    parser.add_argument("--seconds", type=float, default=50, help="of the trace")
-    parser.add_argument("--calibrate", type=float, default=10, help="seconds of each of the two measurements")
+    parser.add_argument("--seconds", type=float, default=48, help="of the trace")
+    parser.add_argument("--parts", type=int, default=3, help="of the trace; operators are measured before, between and after them")
+    parser.add_argument("--calibrate", type=float, default=6, help="seconds of each of these measurements")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path, help="write the figures there as well")
     parser.add_argument("--record", action="store_true", help="write the figures into bench/results and docs/compare.md")

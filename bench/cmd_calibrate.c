@@ -19,7 +19,7 @@
 #include "engine/sim_machine.h"
 
 enum { ROWS_MAX = 512, STREAMS = 16, CONTEXT_MAX = 1024, PAGE_TOKENS = 16, PAGES_EACH = CONTEXT_MAX / PAGE_TOKENS };
-enum { ROUNDS_MIN = 3, ROUNDS_MAX = 1000 };
+enum { ROUNDS_MIN = 3, ROUNDS_MAX = 1000, COPIES = 32 };
 
 /* Answers at a position, and a part of a prompt beside them: the rows of a pass as the scheduler makes them. */
 typedef struct {
@@ -62,6 +62,8 @@ typedef struct {
     uint32_t           tokens[STREAMS][CONTEXT_MAX], pages[STREAMS][PAGES_EACH];
     series             ns[SHAPES][OP_KIND_COUNT];
     series             host_ns; /* of a pass outside its operators */
+    series             copy_ns; /* of a page to host memory, one of many */
+    uint64_t           copies_begun;
     uint32_t           rounds;
 } bench;
 
@@ -113,6 +115,17 @@ static void walk(bench *b, uint32_t shape, bool counts) {
     if (counts) note(b, shape, &before, &after, wall_ns);
 }
 
+static void copy_pages(bench *b, bool counts) {
+    page_copy      copies[COPIES];
+    copied_page    done[COPIES];
+    error          err;
+    const uint64_t begin_ns = clock_ns();
+    for (uint32_t i = 0; i < COPIES; i++) copies[i] = (page_copy){++b->copies_begun, true, b->pages[i % STREAMS][i], i};
+    if (device_cpu.copy_pages(b->device, copies, COPIES, &err) != OK) fatal("%s", err.text);
+    for (uint32_t n = 0; n < COPIES;) n += device_cpu.copies_done(b->device, true, done, COPIES);
+    if (counts) series_add(&b->copy_ns, (double)(clock_ns() - begin_ns) / COPIES);
+}
+
 /* The first round is not counted: caches and page tables. */
 static void measure(bench *b, uint64_t time_us) {
     const uint64_t begin_us = clock_us();
@@ -120,6 +133,7 @@ static void measure(bench *b, uint64_t time_us) {
         if (round > ROUNDS_MIN && clock_us() - begin_us > time_us) break;
         for (uint32_t shape = 0; shape < SHAPES; shape++)
             if (fits(b, shape)) walk(b, shape, round > 0);
+        copy_pages(b, round > 0);
         b->rounds = round;
     }
 }
@@ -215,13 +229,14 @@ static void print_kind(op_kind kind, const measurements *m) {
 
 static void print(bench *b, const char *model) {
     static measurements of[OP_KIND_COUNT];
+    const double        page_bytes = (double)PAGE_TOKENS * b->program.layer_count * b->program.kv_row_bytes;
     const char         *before = "";
     for (uint32_t shape = 0; shape < SHAPES; shape++)
         if (fits(b, shape)) gather(b, shape, of);
     printf("{\"name\": \"cpu\", \"model\": \"%s\", \"rounds\": %u, \"experts\": \"uniform\", \"memory_bytes\": %.0f,\n"
-           " \"pass_ns\": %.0f,\n \"operators\": {",
+           " \"pass_ns\": %.0f, \"link_bytes_per_s\": %.4g,\n \"operators\": {",
            model, b->rounds, (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
-           series_describe(&b->host_ns).p50);
+           series_describe(&b->host_ns).p50, page_bytes / series_describe(&b->copy_ns).p50 * 1e9);
     for (int k = 0; k < OP_KIND_COUNT; k++) {
         if (of[k].count == 0) continue;
         fputs(before, stdout), before = ",";
@@ -242,7 +257,7 @@ static void prepare(bench *b) {
 static void release(bench *b) {
     for (uint32_t shape = 0; shape < SHAPES; shape++)
         for (int k = 0; k < OP_KIND_COUNT; k++) series_free(&b->ns[shape][k]);
-    series_free(&b->host_ns);
+    series_free(&b->host_ns), series_free(&b->copy_ns);
     if (b->device) device_cpu.close(b->device);
     program_free(&b->program);
 }
@@ -256,6 +271,8 @@ static int calibrate(const calibrate_flags *f, error *err) {
                              .outputs_max = STREAMS,
                              .page_count = STREAMS * PAGES_EACH,
                              .page_tokens = PAGE_TOKENS,
+                             .host_pages = COPIES,
+                             .copies_max = COPIES,
                              .frame_count = 1,
                              .frame_rows = 1,
                              .context_max = CONTEXT_MAX};
