@@ -49,7 +49,21 @@ def test_priorities_that_change_count_where_the_order_asks_for_them():
     assert runs["markov"][0] != runs["random"][0]
 
 
+def test_memory_taken_back_comes_back_by_copies_where_the_grid_asks_for_them():
+    words = "order=priority priority-age=1000000 displace=yes kv-cache-memory=1G host-cache-memory=8G"
+    done = compare("--grid", f"{words} reclaim=recompute,swap,auto", "--requests", 80, "--rate", 8, "--json",
+                   "--priority-pattern", "markov", "--priority-period", "200ms", model="Llama-3.1-8B", hardware="A100-80G")
+    assert done.returncode == 0, done.stderr
+    recompute, swap, auto = json.loads(done.stdout)["cells"]
+    assert swap["settings"]["reclaim"] == "swap" and swap["settings"]["displace"] == "yes"
+    assert recompute["displaced"] > 0 and recompute["swap_out_pages"] == recompute["swap_in_pages"] == 0
+    assert swap["swap_out_pages"] > 0 and swap["swap_in_pages"] > 0
+    assert swap["recomputed_tokens"] < recompute["recomputed_tokens"] and auto["completed"] == 80
+
+
 @pytest.mark.parametrize("flags, says", [
+    (["--grid", "reclaim=swap"], "host-cache-memory"),
+    (["--grid", "displace=yes"], "priority"),
     (["--grid", "order=priority", "--priority-pattern", "moody"], "moody"),
     (["--grid", "order=priority", "--priority-pattern", "markov", "--priority-period", "0s"], "priority-period"),
     (["--grid", "slicing=sideways"], "sideways"),
