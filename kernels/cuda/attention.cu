@@ -2,7 +2,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/values.cuh"
 
-/* ---- merge: a block of threads a row and head folds its chunks in order ---- */
+/* ---- merge: a block of threads folds the chunks of a row and key head in order, then perhaps of another ---- */
 
 enum {
     MERGE_THREADS = 128,
@@ -33,13 +33,11 @@ DEVICE void copy_stage(merge_memory &s, const merge_place &at, uint32_t stage) {
     copy_commit();
 }
 
-template <int TYPE> __global__ void __launch_bounds__(MERGE_THREADS) attention_merge(cuda_attention_args p) {
-    SHARED(merge_memory, s);
-    const uint32_t             kv_heads = p.layout.kv_heads, dim = p.layout.head_dim, head = blockIdx.x % kv_heads;
-    const uint32_t             r = blockIdx.x / kv_heads % MERGE_ROWS;
-    const cuda_attention_merge m = p.merges[p.begin + blockIdx.x / kv_heads / MERGE_ROWS];
-    if (r >= m.row_count) return;
-    const uint32_t    width = dim + PARTIAL_EXTRA, stages = (m.chunk_count + MERGE_CHUNKS - 1) / MERGE_CHUNKS;
+template <int TYPE>
+DEVICE void merge_row(const cuda_attention_args &p, merge_memory &s, const cuda_attention_merge &m, uint32_t r,
+                      uint32_t head) {
+    const uint32_t    kv_heads = p.layout.kv_heads, dim = p.layout.head_dim, width = dim + PARTIAL_EXTRA;
+    const uint32_t    stages = (m.chunk_count + MERGE_CHUNKS - 1) / MERGE_CHUNKS;
     const merge_place at = {p.partials + ((size_t)(m.partial + r) * kv_heads + head) * width,
                             (size_t)m.stride * kv_heads * width, m.chunk_count, width};
     float             maximum = NO_MAXIMUM, sum = 0, out[MERGE_COLUMNS] = {};
@@ -68,6 +66,22 @@ template <int TYPE> __global__ void __launch_bounds__(MERGE_THREADS) attention_m
     for (uint32_t j = 0; j < MERGE_COLUMNS; j++) {
         const uint32_t column = threadIdx.x + j * MERGE_THREADS;
         if (column < dim) put<TYPE>(to, (size_t)(head * group + row % group) * dim + column, out[j] * over);
+    }
+}
+
+/* A decode step has one token a run: then no block of threads is without a row, and none has two. */
+BOTH uint32_t merge_blocks(const cuda_attention_args &p) {
+    const uint32_t group = p.heads / p.layout.kv_heads;
+    return group < MERGE_ROWS ? group : (uint32_t)MERGE_ROWS;
+}
+
+template <int TYPE> __global__ void __launch_bounds__(MERGE_THREADS) attention_merge(cuda_attention_args p) {
+    SHARED(merge_memory, s);
+    const uint32_t             kv_heads = p.layout.kv_heads, blocks = merge_blocks(p), unit = blockIdx.x / kv_heads;
+    const cuda_attention_merge m = p.merges[p.begin + unit / blocks];
+    for (uint32_t r = unit % blocks; r < m.row_count; r += blocks) {
+        merge_row<TYPE>(p, s, m, r, blockIdx.x % kv_heads);
+        __syncthreads(); /* the next row's copies go where this one's are read */
     }
 }
 
@@ -168,7 +182,7 @@ cuda_attention_config cuda_attention_configure(const cuda_attention_args *a) {
         return {"attention, plain",
                 {{(a->count * a->heads + PLAIN_WARPS - 1) / PLAIN_WARPS, 1, 1}, PLAIN_WARPS * WARP, sizeof(plain_memory)}};
     if (a->kind == ATTENTION_MERGE)
-        return {"attention, merge", {{a->count * MERGE_ROWS * kv_heads, 1, 1}, MERGE_THREADS, sizeof(merge_memory)}};
+        return {"attention, merge", {{a->count * merge_blocks(*a) * kv_heads, 1, 1}, MERGE_THREADS, sizeof(merge_memory)}};
     const attention_choice c = tiles_of(a);
     return {c.name, {{a->count * kv_heads, 1, 1}, c.threads, c.shared_bytes}};
 }

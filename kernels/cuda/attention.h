@@ -68,7 +68,8 @@ typedef struct {
                                      `partial + r`; ATTENTION_FINAL: it is all there is, and goes to the output */
 } cuda_attention_item;
 
-/* Rows, at most 16, whose chunks are to be folded: chunk i of row r is partial row `partial + i * stride + r`. */
+/* Rows, at most 16, whose chunks are to be folded: chunk i of row r is partial row `partial + i * stride + r`. row_count 0:
+ * nothing. */
 typedef struct {
     uint32_t run, row, row_count, partial, stride, chunk_count;
 } cuda_attention_merge;

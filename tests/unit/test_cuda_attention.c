@@ -345,6 +345,28 @@ static void a_launch_may_take_any_part_of_the_list(void **state) {
     free_world(&w);
 }
 
+static void items_and_merges_of_no_rows_do_nothing(void **state) {
+    (void)state;
+    static const attention_case c = {DTYPE_BF16, 2, 1, 64, 16, 0, 1, {{0, 1}}, 0};
+    world                       w = make_world(&c);
+    const cuda_run              run = {0, 1, 0, 0};
+    const cuda_attention_item   none = {9, 9, 0, 9, 9, 9};
+    const cuda_attention_merge  no_merge = {9, 9, 0, 9, 9, 9};
+    uint16_t                    out[128];
+    cuda_attention_args         a = {.layout = w.layout,
+                                     .heads = 2,
+                                     .batch.runs = gpu_copy_of(&run, sizeof run),
+                                     .out = gpu_room(sizeof out),
+                                     .items = {gpu_copy_of(&none, sizeof none), gpu_copy_of(&none, sizeof none)},
+                                     .merges = gpu_copy_of(&no_merge, sizeof no_merge),
+                                     .count = 1};
+    for (a.kind = ATTENTION_FEW; a.kind <= ATTENTION_MERGE; a.kind++) cuda_attention(gpu_queue(), &a);
+    gpu_read(out, a.out, sizeof out);
+    for (int i = 0; i < 128; i++) assert_int_equal(out[i], 0xFFFF);
+    gpu_drop(a.batch.runs), gpu_drop(a.out), gpu_drop(a.items[0]), gpu_drop(a.items[1]), gpu_drop(a.merges);
+    free_world(&w);
+}
+
 static void the_plain_kernel_takes_any_type_and_head_dimension_cut_anywhere(void **state) {
     (void)state;
     static const attention_case cases[] = {
@@ -499,6 +521,7 @@ int main(void) {
         cmocka_unit_test(a_prompt_cut_anywhere_gives_the_same_bits),
         cmocka_unit_test(a_row_does_not_feel_who_shares_its_pass),
         cmocka_unit_test(a_launch_may_take_any_part_of_the_list),
+        cmocka_unit_test(items_and_merges_of_no_rows_do_nothing),
         cmocka_unit_test(the_plain_kernel_takes_any_type_and_head_dimension_cut_anywhere),
         cmocka_unit_test(chunks_lie_on_a_fixed_grid_of_whole_blocks),
         cmocka_unit_test(every_position_a_row_sees_is_in_one_item_and_long_items_come_first),
