@@ -300,7 +300,7 @@ def record(results):
     path = ROOT / f"bench/results/agreement-{date}.json"
     path.write_text(json.dumps({"date": date, "machine": machine, "results": results}, indent=1) + "\n")
     text = f"{date}, {machine.splitlines()[0].removeprefix('machine: ')}.\n\n{table(results)}\n\n" + "\n".join(
-        f"- {remarks(r)}" for r in results).replace("\n    ", " ")
+        f"- {remarks(r)}" for r in results).replace("\n    ", "; ")
     docs = ROOT / "docs/compare.md"
     begin, end = "<!-- agreement: printed by make bench-agreement ARGS=--record -->\n", "<!-- end -->"
     pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.S)
