@@ -6,40 +6,11 @@
 #include <string.h>
 
 #include "base/json_scan.h"
+#include "base/json_tree.h"
 #include "base/utf8.h"
 
-/* cJSON keeps a number as a double and forgets how it was written. What the double cannot say is noted in the item: a bit
- * of its type (cJSON looks at the low eight and keeps the rest), and the digits of an integer beyond 2^53. */
-enum { WRITTEN_AS_REAL = 1 << 16 };
-
-static void note_number(cJSON *item, const char *number, size_t n) {
-    if (memchr(number, '.', n) || memchr(number, 'e', n) || memchr(number, 'E', n)) {
-        item->type |= WRITTEN_AS_REAL;
-        return;
-    }
-    item->valuestring = cJSON_malloc(n + 1);
-    if (!item->valuestring) fatal("out of memory parsing JSON");
-    memcpy(item->valuestring, number, n);
-    item->valuestring[n] = 0;
-}
-
-typedef struct {
-    const char        *text;
-    const json_number *next, *end;
-    uint32_t           ordinal;
-} numbering;
-
-/* Numbers stand in the text in the order of the tree. */
-static void note_numbers(cJSON *item, numbering *at) {
-    if (cJSON_IsNumber(item) && at->ordinal++ == at->next->ordinal) {
-        note_number(item, at->text + at->next->at, at->next->size);
-        at->next++;
-    }
-    for (cJSON *child = item->child; child && at->next < at->end; child = child->next) note_numbers(child, at);
-}
-
 bool json_whole_number(const cJSON *item, int64_t *out) {
-    if (!cJSON_IsNumber(item) || (item->type & WRITTEN_AS_REAL)) return false;
+    if (!cJSON_IsNumber(item) || (item->type & JSON_WRITTEN_AS_REAL)) return false;
     if (item->valuestring) {
         errno = 0;
         *out = strtoll(item->valuestring, NULL, 10);
@@ -51,29 +22,15 @@ bool json_whole_number(const cJSON *item, int64_t *out) {
     return true;
 }
 
-static cJSON *parse(const char *text, size_t n, error *err) {
-    const char *end = NULL;
-    cJSON      *value = cJSON_ParseWithLengthOpts(text, n, &end, 0);
-    if (!value) {
-        error_set(err, ERR_INVALID, "the JSON is malformed near offset %zu of %zu", end ? (size_t)(end - text) : 0, n);
-        return NULL;
-    }
-    for (const char *p = end; p < text + n; p++)
-        if (!strchr(" \t\r\n", *p)) {
-            error_set(err, ERR_INVALID, "there is text after the JSON value at offset %zu", (size_t)(p - text));
-            cJSON_Delete(value);
-            return NULL;
-        }
-    return value;
-}
-
 cJSON *json_parse(const char *text, size_t n, unsigned depth_max, error *err) {
-    json_scan scan;
-    cJSON    *value = json_scan_text(&scan, text, n, depth_max, err) == OK ? parse(text, n, err) : NULL;
-    if (value && scan.number_count)
-        note_numbers(value, &(numbering){.text = text, .next = scan.numbers, .end = scan.numbers + scan.number_count});
-    free(scan.numbers);
-    return value;
+    size_t at;
+    if (json_scan_text(text, n, depth_max, err) != OK) return NULL;
+    cJSON *value = json_tree(text, n, &at);
+    if (value && at == n) return value;
+    if (value) error_set(err, ERR_INVALID, "there is text after the JSON value at offset %zu", at);
+    else error_set(err, ERR_INVALID, "the JSON is malformed near offset %zu of %zu", at, n);
+    cJSON_Delete(value);
+    return NULL;
 }
 
 void json_quote(buf *out, const char *s, size_t n) {

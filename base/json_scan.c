@@ -6,8 +6,6 @@
 
 #include "base/utf8.h"
 
-enum { DIGITS_EXACT = 15 }; /* an integer of so many bytes is the same as a double */
-
 #define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
 #define TOP_BITS EACH_BYTE(0x80)
 
@@ -31,8 +29,6 @@ typedef struct {
     const char *text;
     size_t      n, at;
     unsigned    depth, depth_max;
-    uint32_t    ordinal;
-    json_scan  *out;
     error      *err;
 } scanner;
 
@@ -49,7 +45,7 @@ static int pass_escape(scanner *s) {
     if (s->n - s->at >= 6 && memcmp(s->text + s->at, "\\u0000", 6) == 0)
         return error_set(s->err, ERR_INVALID, "the JSON holds \\u0000 at offset %zu; text with NUL is not accepted", s->at);
     s->at++;
-    if (s->at < s->n && (unsigned char)s->text[s->at] >= 0x80) return pass_sequence(s); /* no escape; cJSON says so */
+    if (s->at < s->n && (unsigned char)s->text[s->at] >= 0x80) return pass_sequence(s); /* no escape; json_tree says so */
     if (s->at < s->n && s->text[s->at]) s->at++;
     return OK;
 }
@@ -58,7 +54,7 @@ static int pass_escape(scanner *s) {
 static int pass_string(scanner *s) {
     for (int code = OK; code == OK;) {
         s->at += ordinary(s->text + s->at, s->n - s->at);
-        if (s->at >= s->n) return OK; /* it does not end: cJSON's to say */
+        if (s->at >= s->n) return OK; /* it does not end: json_tree says so */
         unsigned char c = (unsigned char)s->text[s->at];
         if (c == '"') return s->at++, OK;
         if (c == '\\') code = pass_escape(s);
@@ -72,22 +68,13 @@ static int pass_string(scanner *s) {
     return OK;
 }
 
-static void note(json_scan *out, json_number number) {
-    if (out->number_count == out->number_capacity) {
-        out->number_capacity = out->number_capacity ? out->number_capacity * 2 : 16;
-        out->numbers = realloc(out->numbers, out->number_capacity * sizeof *out->numbers);
-        if (!out->numbers) fatal("out of memory parsing JSON");
-    }
-    out->numbers[out->number_count++] = number;
-}
-
 static size_t digits(const char *text, size_t n) {
     size_t i = 0;
     while (i < n && text[i] >= '0' && text[i] <= '9') i++;
     return i;
 }
 
-/* -?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)? : cJSON lets strtod decide, which takes 01 and 1. as well. */
+/* -?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)? */
 static bool is_number(const char *text, size_t n) {
     size_t at = text[0] == '-', whole = digits(text + at, n - at), more;
     if (whole == 0 || (whole > 1 && text[at] == '0')) return false;
@@ -106,15 +93,11 @@ static bool is_number(const char *text, size_t n) {
 
 static int pass_number(scanner *s) {
     size_t begin = s->at;
-    bool   real = false;
     for (; s->at < s->n; s->at++) {
         char c = s->text[s->at];
-        if (c == '.' || c == 'e' || c == 'E') real = true;
-        else if ((c < '0' || c > '9') && c != '-' && c != '+') break;
+        if ((c < '0' || c > '9') && c != '-' && c != '+' && c != '.' && c != 'e' && c != 'E') break;
     }
     size_t size = s->at - begin;
-    if (real || size > DIGITS_EXACT) note(s->out, (json_number){.at = begin, .size = (uint32_t)size, .ordinal = s->ordinal});
-    s->ordinal++;
     if (size == 1 && s->text[begin] != '-') return OK; /* a digit */
     if (is_number(s->text + begin, size)) return OK;
     return error_set(s->err, ERR_INVALID, "the JSON holds a malformed number at offset %zu", begin);
@@ -135,9 +118,8 @@ static int pass_one(scanner *s) {
     return OK;
 }
 
-int json_scan_text(json_scan *out, const char *text, size_t n, unsigned depth_max, error *err) {
-    scanner s = {.text = text, .n = n, .depth_max = depth_max, .out = out, .err = err};
-    *out = (json_scan){0};
+int json_scan_text(const char *text, size_t n, unsigned depth_max, error *err) {
+    scanner s = {.text = text, .n = n, .depth_max = depth_max, .err = err};
     while (s.at < n) {
         int code = pass_one(&s);
         if (code != OK) return code;

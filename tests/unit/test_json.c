@@ -43,6 +43,13 @@ static void what_cjson_lets_through_is_refused(void **state) {
     REFUSE("\"open", "malformed");
     REFUSE("\"open\\", "malformed");
     REFUSE("", "malformed");
+    REFUSE("\"\\u12g4\"", "malformed"); /* of which cJSON makes a NUL */
+    REFUSE("\"\\ud83d\"", "malformed");
+    REFUSE("\"\\udca7\"", "malformed");
+    REFUSE("\"\\ud83d\\u0041\"", "malformed");
+    REFUSE("\"\\x\"", "malformed");
+    REFUSE("[1,]", "malformed");
+    REFUSE("{\"a\":1,}", "malformed");
 }
 
 static void text_of_every_language_passes_as_it_is(void **state) {
@@ -50,6 +57,14 @@ static void text_of_every_language_passes_as_it_is(void **state) {
     cJSON *value = parse("\"\\\\u0000 caf\xC3\xA9 \xE6\xB0\xB4 \xF0\x9F\x92\xA7 {[]}\"");
     assert_non_null(value);
     assert_string_equal(value->valuestring, "\\u0000 caf\xC3\xA9 \xE6\xB0\xB4 \xF0\x9F\x92\xA7 {[]}");
+    cJSON_Delete(value);
+}
+
+static void escapes_mean_what_they_say_and_a_byte_order_mark_is_passed_over(void **state) {
+    (void)state;
+    cJSON *value = parse("\xEF\xBB\xBF [\"\\\"\\\\\\/\\b\\f\\n\\r\\t \\u0041\\u00E9\\u6c34\\ud83d\\udca7.\"]");
+    assert_non_null(value);
+    assert_string_equal(value->child->valuestring, "\"\\/\b\f\n\r\t A\xC3\xA9\xE6\xB0\xB4\xF0\x9F\x92\xA7.");
     cJSON_Delete(value);
 }
 
@@ -116,7 +131,7 @@ static bool scan_plainly(const char *text, size_t n, unsigned depth_max) {
         if (in_string && (unsigned char)c < 0x20) return false;
         if (in_string && c == '\\') {
             if (n - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0) return false;
-            i++; /* whatever it is: cJSON refuses what is no escape, so control characters may stay for it */
+            i++; /* whatever it is: json_tree refuses what is no escape, so control characters may stay for it */
         } else if (c == '"') {
             in_string = !in_string;
         } else if (!in_string && (c == '{' || c == '[')) {
@@ -145,21 +160,64 @@ static void the_quick_look_sees_what_a_plain_one_sees(void **state) {
         }
         char *exact = malloc(n ? n : 1); /* the sanitizer sees a read past it */
         memcpy(exact, text, n);
-        json_scan  scan;
-        const bool quick = json_scan_text(&scan, exact, n, 3, NULL) == OK, plain = scan_plainly(exact, n, 3);
+        const bool quick = json_scan_text(exact, n, 3, NULL) == OK, plain = scan_plainly(exact, n, 3);
         if (quick != plain) fail_msg("round %d: %.*s", round, (int)n, text);
         accepted += quick;
-        free(scan.numbers), free(exact);
+        free(exact);
     }
     assert_true(accepted > 10000);
+}
+
+/* What the scan lets through, cJSON's own parser and ours agree on: whether it is JSON, and the whole tree. */
+static void the_tree_is_the_one_that_cjson_makes(void **state) {
+    (void)state;
+    static const char *const pieces[] = {
+        "{",           "}",          "[",       "]",       ",",        ":",
+        "\"a\"",       "\"b\":",     "1",       "-0",      "12.5",     "true",
+        "false",       "null",       " ",       "\n",      "\"\"",     "1e3",
+        "\"",          "\\\"",       "\\n",     "\\u00e9", "\\u6c34",  "\\ud83d",
+        "\\udca7",     "\\/",        "tru",     "nullx",   "x",        "\xC3\xA9",
+        "{}",          "[1,2]",      "{\"k\":", "\"s\",",  "\"\\\\\"", "1234567890123456789",
+        "-2147483649", "2147483648", "1e400"};
+    rng r = {.seed = 12};
+    int accepted = 0;
+    for (int round = 0; round < 300000; round++) {
+        char   text[400];
+        size_t n = 0;
+        for (uint64_t k = rng_below(&r, 10); k > 0; k--) {
+            const char *piece = pieces[rng_below(&r, sizeof pieces / sizeof *pieces)];
+            memcpy(text + n, piece, strlen(piece));
+            n += strlen(piece);
+        }
+        char *exact = malloc(n ? n : 1); /* the sanitizer sees a read past it */
+        memcpy(exact, text, n);
+        const bool  clean = json_scan_text(exact, n, 8, NULL) == OK;
+        cJSON      *ours = json_parse(exact, n, 8, NULL), *theirs = NULL;
+        const char *end = NULL;
+        if (clean) theirs = cJSON_ParseWithLengthOpts(exact, n, &end, 0);
+        while (theirs && end < exact + n && strchr(" \t\r\n", *end)) end++;
+        const bool good = theirs && end == exact + n;
+        if (good != (ours != NULL)) fail_msg("round %d: %.*s", round, (int)n, text);
+        if (good) {
+            char *a = cJSON_PrintUnformatted(ours), *b = cJSON_PrintUnformatted(theirs);
+            if (strcmp(a, b) != 0) fail_msg("round %d: %s is not %s", round, a, b);
+            assert_int_equal(ours->valueint, theirs->valueint);
+            cJSON_free(a), cJSON_free(b);
+        }
+        accepted += good;
+        cJSON_Delete(ours), cJSON_Delete(theirs), free(exact);
+    }
+    assert_true(accepted > 3000);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cjson_lets_through_is_refused),
         cmocka_unit_test(text_of_every_language_passes_as_it_is),
+        cmocka_unit_test(escapes_mean_what_they_say_and_a_byte_order_mark_is_passed_over),
         cmocka_unit_test(how_a_number_was_written_is_remembered),
         cmocka_unit_test(the_quick_look_sees_what_a_plain_one_sees),
+        cmocka_unit_test(the_tree_is_the_one_that_cjson_makes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
