@@ -86,6 +86,9 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS=60 (needs clang)
 	$(MAKE_ALL) MODE=fuzz BUILD=$(BUILD)-fuzz CC=clang fuzzers
 	@scripts/fuzz.sh $(BUILD)-fuzz/tests/fuzz $(FUZZ_SECONDS)
 
+nightly: packages ## ten million simulated events from new seeds, ROUNDS=20 of the threaded tests under tsan, FUZZ_SECONDS=600 of each fuzz target (SEED=...)
+	@scripts/nightly.sh $(BUILD) "$(SEED)" $(if $(filter file,$(origin FUZZ_SECONDS)),600,$(FUZZ_SECONDS)) $(or $(ROUNDS),20) $(THREADED:$(BUILD)/%=$(BUILD)-tsan/%)
+
 bench: $(BUILD)/penstock $(BENCHES) ## run the benches (docs/benchmarks.md says what they mean)
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
 
@@ -191,6 +194,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz bench bench-sim bench-agreement lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz nightly bench bench-sim bench-agreement lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

@@ -5,6 +5,11 @@
  *
  *     PENSTOCK_SIM_SEED=first PENSTOCK_SIM_SEEDS=count PENSTOCK_SIM_EVENTS=per-seed build/tests/sim/test_simulation
  *
+ * An event is an arrival, a cancellation, the end or the stop of a pass, a copy that was reported, or a time at which the
+ * scheduler wanted to be asked; after each the next pass is planned. What goes wrong on purpose: passes a hundred times
+ * slower and times in which all are slow, copies that fail or come late, storms of cancellations, prompts at the limit, a
+ * pool of three pages, a clock at its end, a tenant with ten times the load, a cache that is dropped.
+ *
  * What is checked: pages conserved; every slice reads exactly its own prefix at every operator (pretend_device.h); rows
  * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound of its
  * order (scheduler/order.c, line.c), and where that is a comparison, nobody goes first who should not; conservative admission never takes memory back; everything is free after cancelling all; and
@@ -33,40 +38,48 @@ typedef struct {
     uint32_t    stop_percent;   /* of the passes that may be stopped */
     uint32_t    finish_percent; /* per token drawn */
     uint32_t    limit_percent;  /* of the prompts: as long as the limits allow */
-    uint32_t    slow_percent;   /* of the passes: a hundred times longer */
+    uint32_t    slow_percent;   /* of the passes: a hundred times longer; a tenth of these begin a time of slow ones */
     uint32_t    check_every;    /* scheduler_check after one event in so many */
     bool        urgent;         /* passes of prefill yield to arrivals and to decodes that said when they want their tokens */
     bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
     uint32_t    swap_percent;   /* of the seeds: pages are copied to host memory and back */
     uint32_t    copy_us;        /* mean time between two copies that are done */
     uint32_t    fail_percent;   /* of the copies */
+    bool        ends;           /* the clock reaches its last microsecond on the way, and stands there */
+    bool        crowd;          /* tenants take turns, and one asks ten times as often as the other, for more */
 } scenario;
 
 /* clang-format off */
 static const scenario scenarios[] = {
-    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check urgent steep swap copy fail */
-    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false, false,  20,   20,  2},
-    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false, false,  20,   20,  2},
-    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false, false,  20,   20,  2},
-    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false, false,  20,   20,  2},
-    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false, false,  20,   20,  2},
-    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false, false,  20,   20,  2},
-    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, false,  true,  20,   20,  2},
-    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false, false,  20,   20,  2},
-    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false, false,  20,   20,  2},
-    {"urgent_passes_run_on_top_of_stopped_ones",         12, 25000,  20,  80,   8,  16,   150,   4,  10,    8,    5,   2,   4,  true, false,  20,   20,  2},
-    {"decodes_that_wait_for_prompts_are_never_forgotten", 8, 25000,  40, 120,   6,  16,   900,   4,   5,    3,    5,   1,   4,  true, false,  20,   20,  2},
-    {"what_was_copied_out_comes_back_whole",             16, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   10,  0},
-    {"copies_that_fail_lose_nothing",                    12, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   20, 40},
-    {"copies_slower_than_passes_delay_nobody_else",       8, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2,  true, false, 100,  300,  5},
-    {"three_pages_are_swapped_and_serve_everyone",        8, 20000,   3,   3,   4,   8,   500,   5,  40,   10,   10,   1,   2, false, false, 100,   30, 10},
-    {"a_storm_of_cancellations_meets_copies_in_flight",   8, 25000,   8,  30,   8,  30,    80,  50,  30,    6,    5,   3,   2, false, false, 100,   60, 10},
+    /*                                                 seeds events  pages    run wait arrive cancel stop finish limit slow check urgent steep swap copy fail ends crowd */
+    {"a_mixed_load_keeps_every_invariant",               8, 40000,  20,  80,  10,  30,   300,   3,  30,   12,    2,   1,  16, false, false,  20,   20,  2, false, false},
+    {"every_invariant_holds_after_each_event",          14, 25000,   4,  40,   6,  12,   300,   8,  40,   15,    8,   2,   1, false, false,  20,   20,  2, false, false},
+    {"a_pool_of_three_pages_serves_everyone",            6, 30000,   3,   3,   4,   8,   500,   5,  40,   15,   10,   1,   4, false, false,  20,   20,  2, false, false},
+    {"a_storm_of_cancellations_leaves_nothing_behind",   8, 30000,  10,  60,   8,  40,    80,  55,  30,   10,    5,   5,   8, false, false,  20,   20,  2, false, false},
+    {"prompts_at_the_limit_finish_in_turn",              6, 30000,   6,  30,   8,  16,   400,   2,  20,   10,   80,   1,   8, false, false,  20,   20,  2, false, false},
+    {"stops_at_any_operator_lose_nothing",              16, 20000,  15,  60,   4,  16,   600,   4,  60,   40,   10,   1,   4, false, false,  20,   20,  2, false, false},
+    {"prompts_in_many_pieces_get_to_the_end",           16, 20000,   8,  20,   8,  16,   500,   2,  60,    5,   10,   1,   4, false,  true,  20,   20,  2, false, false},
+    {"slow_passes_fill_the_queue_and_drain_it",          6, 30000,  20,  60,   8,  20,   300,   5,  20,   10,    5,   5,  16, false, false,  20,   20,  2, false, false},
+    {"a_full_house_of_decodes_goes_on",                  4, 40000,  60, 120,  24,  40,   200,   2,  20,    4,    1,   1,  64, false, false,  20,   20,  2, false, false},
+    {"urgent_passes_run_on_top_of_stopped_ones",         12, 25000,  20,  80,   8,  16,   150,   4,  10,    8,    5,   2,   4,  true, false,  20,   20,  2, false, false},
+    {"decodes_that_wait_for_prompts_are_never_forgotten", 8, 25000,  40, 120,   6,  16,   900,   4,   5,    3,    5,   1,   4,  true, false,  20,   20,  2, false, false},
+    {"what_was_copied_out_comes_back_whole",             16, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   10,  0, false, false},
+    {"copies_that_fail_lose_nothing",                    12, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2, false, false, 100,   20, 40, false, false},
+    {"copies_slower_than_passes_delay_nobody_else",       8, 20000,   8,  40,   8,  16,   300,   3,  20,    6,   10,   1,   2,  true, false, 100,  300,  5, false, false},
+    {"three_pages_are_swapped_and_serve_everyone",        8, 20000,   3,   3,   4,   8,   500,   5,  40,   10,   10,   1,   2, false, false, 100,   30, 10, false, false},
+    {"a_storm_of_cancellations_meets_copies_in_flight",   8, 25000,   8,  30,   8,  30,    80,  50,  30,    6,    5,   3,   2, false, false, 100,   60, 10, false, false},
+    {"a_clock_that_comes_to_its_end_stops_nobody",       12, 20000,   8,  60,   8,  16,   300,   5,  20,    8,   10,   3,   4,  true, false,  30,   20,  5,  true, false},
+    {"ten_times_the_load_is_the_heavy_tenants_own",      12, 25000,  20,  80,   8,  30,   150,   2,  20,    6,    2,   1,   8, false, false,  20,   20,  2, false,  true},
 };
 /* clang-format on */
+enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
+
+static uint64_t events_simulated; /* by all scenarios */
 
 /* ---- the world ---- */
 
-enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256, TENANTS = 3 };
+enum { PROMPTS_KEPT = 16, TOKENS_MAX = 1024, LIVE_MAX = 256, TENANTS = 3, LIGHT = 1, HEAVY = 2 };
+#define CLOCK_END (UINT64_MAX - 1) /* the very last says: never */
 
 typedef struct {
     bool     live, started, entered, cancelled, finished;
@@ -104,6 +117,8 @@ typedef struct {
     conversation     kept[PROMPTS_KEPT];
     uint64_t         copied_out, copied_in, failed_copies, arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
     uint64_t         left[TENANTS]; /* got their first token, of each tenant that is told apart */
+    uint64_t         began[TENANTS], waited[TENANTS]; /* requests that had a first row, and the passes they waited for it */
+    uint32_t         slow_left;     /* passes of a time in which the device is slow */
 } world;
 
 static uint32_t below(world *w, uint32_t n) { return (uint32_t)rng_below(&w->random, n); }
@@ -113,6 +128,7 @@ static void     fold(world *w, uint64_t x) { w->trace = (w->trace ^ x) * 0x9E377
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static uint64_t least_time(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t after(uint64_t us, uint64_t from_us) { return us < CLOCK_END - from_us ? from_us + us : CLOCK_END; }
 
 static void draw_config(world *w) {
     const scenario   *d = w->dice;
@@ -134,6 +150,7 @@ static void draw_config(world *w) {
     c->slicing.chunk_tokens = between(w, 1, 20);
     c->waiting_tokens_max = percent(w, 20) ? c->context_max * 3 : 0;
     if (percent(w, 30)) c->slicing.short_tokens = between(w, 1, 20);
+    if (d->crowd) c->fair = (fair_config){true, TENANTS};
     if (percent(w, 50)) c->model.experts = 8, c->model.experts_per_row = 2;
     c->frame_count = below(w, 5);
     if (c->slicing.policy == SLICING_LAYERED && c->frame_count == 0) c->frame_count = 1;
@@ -174,7 +191,7 @@ static void world_open(world *w, const scenario *dice, uint64_t seed) {
     w->requests = calloc(LIVE_MAX, sizeof *w->requests);
     w->copies = calloc(w->config.reclaim.copies_max + 1, sizeof *w->copies);
     check(w->outcomes && w->requests && w->copies && w->config.waiting_max + 2 * w->config.running_max <= LIVE_MAX);
-    w->now_us = percent(w, 10) ? UINT64_MAX - (1ull << 40) : below(w, 1000);
+    w->now_us = dice->ends ? CLOCK_END - below(w, 1000000) : percent(w, 10) ? UINT64_MAX - (1ull << 40) : below(w, 1000);
     w->arrive_at_us = w->now_us, w->copy_at_us = UINT64_MAX;
 }
 
@@ -196,9 +213,10 @@ static void append(request *r, uint32_t token) {
 }
 
 /* A prompt: often the beginning of a conversation that was seen before, then new tokens of a tiny vocabulary. */
-static void draw_prompt(world *w, request *r) {
+static void draw_prompt(world *w, request *r, uint64_t tenant) {
     uint32_t limit = w->config.context_max, count = between(w, 1, limit);
     if (percent(w, w->dice->limit_percent)) count = limit - 1;
+    else if (w->dice->crowd) count = between(w, 1, least(limit, tenant == LIGHT ? 6 : 60));
     else if (percent(w, 80)) count = between(w, 1, least(limit, 24));
     const conversation *c = &w->kept[below(w, PROMPTS_KEPT)];
     uint32_t            same = percent(w, 70) ? least(c->count, percent(w, 50) ? count : below(w, count + 1)) : 0;
@@ -233,28 +251,37 @@ static uint64_t key_of(const world *w, uint64_t number, uint64_t arrived_us, int
 
 static uint64_t *left_of(world *w, const request *r) { return &w->left[w->config.fair.turns ? r->tenant : 0]; }
 
+/* Now and then so long that it goes beyond the end of the clock. */
+static uint64_t wish(world *w, uint32_t percentage, uint32_t most_us) {
+    if (!percent(w, percentage)) return 0;
+    return w->dice->ends && percent(w, 30) ? UINT64_MAX - below(w, 3000000) : between(w, 1, most_us);
+}
+
 static void submit(world *w) {
-    request *r = w->requests;
+    const uint64_t tenant = !w->dice->crowd ? below(w, TENANTS) : below(w, 11) == 0 ? LIGHT : HEAVY;
+    request       *r = w->requests;
     while (r < w->requests + LIVE_MAX && r->live) r++;
     check(r < w->requests + LIVE_MAX);
     r->id = ++w->arrivals << 8 | (uint64_t)(r - w->requests);
-    draw_prompt(w, r);
+    draw_prompt(w, r, tenant);
     r->tbt_us = percent(w, w->tbt_percent) ? between(w, 1, w->tbt_max_us) : 0;
     scheduler_request q = {.id = r->id,
                            .tokens = r->tokens,
                            .prompt_tokens = r->prompt,
                            .output_tokens_max = r->output_max,
                            .cache_salt = r->salt,
+                           .computes_all = percent(w, 3),
                            .priority = (int32_t)below(w, 4) - 1,
-                           .tenant = {below(w, TENANTS), percent(w, 50) ? between(w, 1, 3) : 0},
+                           .tenant = {tenant, !w->dice->crowd && percent(w, 50) ? between(w, 1, 3) : 0},
                            .job = {.id = percent(w, 50) ? between(w, 1, 20) : 0,
                                    .tool = below(w, 3),
-                                   .expected_gap_us = percent(w, 20) ? between(w, 1, 5000) : 0,
-                                   .ttl_us = percent(w, 20) ? between(w, 1, 50000) : 0,
+                                   .expected_gap_us = wish(w, 20, 5000),
+                                   .ttl_us = wish(w, 20, 50000),
                                    .last_step = percent(w, 10)},
-                           .slo = {.ttft_us = percent(w, 40) ? between(w, 1, 5000) : 0,
+                           .slo = {.ttft_us = wish(w, 40, 5000),
                                    .tbt_us = r->tbt_us,
-                                   .deadline_us = percent(w, 30) ? between(w, 1, 20000) : 0,
+                                   .deadline_us = wish(w, 30, 20000),
+                                   .job_deadline_us = wish(w, 20, 100000),
                                    .value = percent(w, 30) ? between(w, 1, 9) : 0}};
     error             err;
     int               status = scheduler_submit(w->scheduler, w->now_us, &q, &err);
@@ -267,7 +294,7 @@ static void submit(world *w) {
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
-    r->tenant = q.tenant.id, r->number = w->arrivals, r->arrived_us = w->now_us, r->key = key_of(w, r->number, r->arrived_us, q.priority);
+    r->tenant = tenant, r->number = w->arrivals, r->arrived_us = w->now_us, r->key = key_of(w, r->number, r->arrived_us, q.priority);
     r->left_before = *left_of(w, r), r->left_bound = ELDER_MOST + 1 + w->config.running_max;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         if (!w->requests[i].live) continue;
@@ -291,15 +318,25 @@ static void end(world *w, request *r) {
     w->live_count--;
 }
 
-static void cancel(world *w) {
-    if (w->live_count == 0) return;
-    uint32_t pick = below(w, LIVE_MAX);
-    while (!w->requests[pick].live) pick = (pick + 1) % LIVE_MAX;
-    request *r = &w->requests[pick];
+static void cancel_one(world *w, request *r) {
     fold(w, r->id);
     check(scheduler_cancel(w->scheduler, w->now_us, r->id));
     r->cancelled = true;
     if (!scheduler_is_live(w->scheduler, r->id)) end(w, r);
+}
+
+/* In a storm sometimes everybody at once. */
+static void cancel(world *w) {
+    enum { STORM_PERCENT = 50 };
+    if (w->live_count == 0) return;
+    if (w->dice->cancel_percent >= STORM_PERCENT && percent(w, 1)) {
+        for (uint32_t i = 0; i < LIVE_MAX; i++)
+            if (w->requests[i].live) cancel_one(w, &w->requests[i]);
+        return;
+    }
+    uint32_t pick = below(w, LIVE_MAX);
+    while (!w->requests[pick].live) pick = (pick + 1) % LIVE_MAX;
+    cancel_one(w, &w->requests[pick]);
 }
 
 static void change_priority(world *w) {
@@ -324,6 +361,7 @@ static void check_first_row(world *w, request *r) {
     scheduler_read_stats(w->scheduler, &stats);
     uint64_t again = stats.preempted - r->preempted_before, waited = w->passes_done - r->passes_before;
     if (waited > w->longest_wait) w->longest_wait = waited;
+    w->began[r->tenant]++, w->waited[r->tenant] += waited;
     if (w->config.reclaim.policy != RECLAIM_RECOMPUTE) return; /* and for as long as copies take */
     if (w->config.order.policy == ORDER_FCFS && !w->config.fair.turns)
         check(waited <= r->wait_bound + again * passes_of(w, w->config.context_max, 1));
@@ -362,10 +400,11 @@ static void check_nobody_stalls(world *w) {
         request *r = &w->requests[i];
         if (!r->live || !r->drew) continue;
         scheduler_progress now;
-        if (w->plan.stoppable && w->config.preemption.decodes_wait && r->tbt_us > 0 && w->now_us < r->drew_us + r->tbt_us) {
+        const uint64_t due_us = after(r->tbt_us, r->drew_us);
+        if (w->plan.stoppable && w->config.preemption.decodes_wait && r->tbt_us > 0 && w->now_us < due_us) {
             scheduler_read_progress(w->scheduler, r->id, &now);
             if (now.preemptions == r->preemptions) {
-                check(scheduler_wake_us(w->scheduler) < r->drew_us + r->tbt_us);
+                check(scheduler_wake_us(w->scheduler) < due_us);
                 w->waits++;
                 continue;
             }
@@ -416,7 +455,7 @@ static void take_copies(world *w) {
         w->copies[w->copy_count++] = (pretend_copy){.copy = p->copies[i], .fails = percent(w, w->dice->fail_percent)};
         fold(w, p->copies[i].id << 32 ^ (uint64_t)p->copies[i].page << 8 ^ p->copies[i].host_page);
     }
-    if (w->copy_count > 0 && w->copy_at_us == UINT64_MAX) w->copy_at_us = w->now_us + below(w, 2 * w->dice->copy_us);
+    if (w->copy_count > 0 && w->copy_at_us == UINT64_MAX) w->copy_at_us = after(below(w, 2 * w->dice->copy_us), w->now_us);
 }
 
 /* Copies of the same page keep their order, others may overtake. What was done may be reported later. */
@@ -448,7 +487,15 @@ static void next_copy(world *w) {
     uint32_t at = below(w, w->copy_count);
     while (must_follow(w, at)) at--;
     report_copy(w, at);
-    w->copy_at_us = w->copy_count > 0 ? w->now_us + below(w, 2 * w->dice->copy_us) : UINT64_MAX;
+    w->copy_at_us = w->copy_count > 0 ? after(below(w, 2 * w->dice->copy_us), w->now_us) : UINT64_MAX;
+}
+
+/* Of a pass, in hundreds of microseconds or so. */
+static uint32_t slowness(world *w) {
+    const bool slow = percent(w, w->dice->slow_percent);
+    if (slow && percent(w, 10)) w->slow_left = between(w, 10, 60);
+    if (w->slow_left > 0) return w->slow_left--, 10;
+    return slow ? 100 : 1;
 }
 
 static void plan_next(world *w) {
@@ -468,7 +515,7 @@ static void plan_next(world *w) {
         x->pages = scheduler_pages(w->scheduler, w->plan.slices[i].slot, &x->page_count);
     }
     w->in_flight = true, w->woken = false;
-    w->done_at_us = w->now_us + between(w, 50, 150) * (percent(w, w->dice->slow_percent) ? 100 : 1);
+    w->done_at_us = after(between(w, 50, 150) * slowness(w), w->now_us);
 }
 
 /* The device walks when the pass ends, so that what happened meanwhile could have done harm. */
@@ -531,6 +578,11 @@ static void look_at_pass(world *w) {
     if (w->in_flight && scheduler_should_stop(w->scheduler, w->now_us) && percent(w, 90)) finish_pass(w, true);
 }
 
+/* Where the clock stands still, both come. */
+static bool passes_first(world *w) {
+    return w->arrive_at_us == CLOCK_END && w->done_at_us == CLOCK_END ? percent(w, 50) : w->done_at_us <= w->arrive_at_us;
+}
+
 static void one_event(world *w) {
     const uint64_t pass_us = w->in_flight ? w->done_at_us : UINT64_MAX;
     if (w->copy_count > 0 && w->copy_at_us <= least_time(least_time(wake_at_us(w), pass_us), w->arrive_at_us)) {
@@ -540,12 +592,13 @@ static void one_event(world *w) {
         w->now_us = wake_at_us(w);
         w->woken = true;
         look_at_pass(w);
-    } else if (w->in_flight && w->done_at_us <= w->arrive_at_us) {
+    } else if (w->in_flight && passes_first(w)) {
         w->now_us = w->done_at_us;
         finish_pass(w, false);
     } else {
         w->now_us = w->arrive_at_us;
-        w->arrive_at_us += below(w, 2 * w->dice->arrive_us);
+        w->arrive_at_us = after(below(w, 2 * w->dice->arrive_us), w->arrive_at_us);
+        if (below(w, 500) == 0) scheduler_drop_cache(w->scheduler);
         if (percent(w, 2)) scheduler_end_job(w->scheduler, w->now_us, between(w, 1, 20));
         if (percent(w, 10)) change_priority(w);
         if (percent(w, w->dice->cancel_percent)) cancel(w);
@@ -578,6 +631,13 @@ static void cancel_everything(world *w) {
     check(w->accepted == w->ended && s.accepted == w->accepted);
 }
 
+/* Where tenants take turns, who asks little is not made to wait for who asks for much. */
+static void check_crowd(const world *w) {
+    const uint64_t light = w->began[LIGHT], heavy = w->began[HEAVY];
+    if (!w->dice->crowd || light < 50 || heavy < 50) return;
+    check((double)w->waited[LIGHT] / (double)light <= (double)w->waited[HEAVY] / (double)heavy / 2 + 2);
+}
+
 static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, bool print) {
     static world w;
     if (print) fprintf(stderr, "sim %-48s seed %-6llu ", dice->name, (unsigned long long)seed), fflush(stderr);
@@ -585,6 +645,8 @@ static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, b
     while (w.events < events) one_event(&w);
     scheduler_stats s;
     scheduler_read_stats(w.scheduler, &s);
+    check_crowd(&w);
+    check(!dice->ends || w.events < dice->events || w.now_us == CLOCK_END);
     cancel_everything(&w);
     if (print)
         fprintf(stderr,
@@ -596,6 +658,7 @@ static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, b
                 (unsigned long long)w.waits, (unsigned long long)w.copied_out, (unsigned long long)s.swap_clean_pages,
                 (unsigned long long)w.copied_in, (unsigned long long)w.failed_copies, (unsigned long long)w.longest_wait);
     uint64_t trace = w.trace;
+    events_simulated += w.events;
     world_close(&w);
     return trace;
 }
@@ -622,11 +685,21 @@ static void equal_seeds_give_equal_traces_and_different_seeds_differ(void **stat
     }
 }
 
+/* So many as the docs say; fewer only where the environment asks for that. */
+static void all_seeds_together_are_millions_of_events(void **state) {
+    (void)state;
+    enum { MILLIONS = 2 };
+    const uint64_t wanted = from_environment("PENSTOCK_SIM_MILLIONS", MILLIONS);
+    const bool     few = getenv("PENSTOCK_SIM_SEEDS") || getenv("PENSTOCK_SIM_EVENTS");
+    fprintf(stderr, "sim: %llu events of %u scenarios\n", (unsigned long long)events_simulated, SCENARIOS);
+    assert_true(events_simulated >= wanted * 1000000 || (few && !getenv("PENSTOCK_SIM_MILLIONS")));
+}
+
 int main(void) {
-    enum { COUNT = sizeof scenarios / sizeof *scenarios };
-    struct CMUnitTest tests[COUNT + 1];
-    for (uint32_t i = 0; i < COUNT; i++)
+    struct CMUnitTest tests[SCENARIOS + 2];
+    for (uint32_t i = 0; i < SCENARIOS; i++)
         tests[i] = (struct CMUnitTest){scenarios[i].name, run_scenario, NULL, NULL, (void *)(uintptr_t)&scenarios[i]};
-    tests[COUNT] = (struct CMUnitTest)cmocka_unit_test(equal_seeds_give_equal_traces_and_different_seeds_differ);
+    tests[SCENARIOS] = (struct CMUnitTest)cmocka_unit_test(all_seeds_together_are_millions_of_events);
+    tests[SCENARIOS + 1] = (struct CMUnitTest)cmocka_unit_test(equal_seeds_give_equal_traces_and_different_seeds_differ);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
