@@ -40,23 +40,26 @@ static bool holds(const prefix_index *x, uint32_t page, const prefix_key *k) {
            memcmp(page_tokens_of(x, page), k->tokens, x->page_tokens * sizeof *k->tokens) == 0;
 }
 
-static uint32_t home(const prefix_index *x, const hash128 *h) { return (uint32_t)h->low & x->mask; }
+static uint32_t tag_of(const hash128 *h) { return (uint32_t)h->low; }
 
 /* Probes end at an empty place: the table is at most half full. */
 uint32_t prefix_find(const prefix_index *x, const prefix_key *k) {
-    uint32_t at = home(x, &k->hash);
+    const uint32_t tag = tag_of(&k->hash);
+    uint32_t       at = tag & x->mask;
     for (uint32_t probes = 0; probes <= x->mask; probes++, at = (at + 1) & x->mask) {
-        if (x->table[at] == 0) return NO_PAGE;
-        if (holds(x, x->table[at] - 1, k)) return x->table[at] - 1;
+        const prefix_place *place = &x->table[at];
+        if (place->page == 0) return NO_PAGE;
+        if (place->tag == tag && holds(x, place->page - 1, k)) return place->page - 1;
     }
     fatal("the prefix index is full");
 }
 
 void prefix_add(prefix_index *x, const prefix_key *k, uint32_t page) {
     check(page < x->page_count && !x->pages[page].indexed && x->indexed_count < x->page_count);
-    uint32_t at = home(x, &k->hash);
-    while (x->table[at] != 0) at = (at + 1) & x->mask; /* bounded: at most half full */
-    x->table[at] = page + 1;
+    const uint32_t tag = tag_of(&k->hash);
+    uint32_t       at = tag & x->mask;
+    while (x->table[at].page != 0) at = (at + 1) & x->mask; /* bounded: at most half full */
+    x->table[at] = (prefix_place){page + 1, tag};
     x->pages[page] = (prefix_page){k->hash, k->salt, k->parent, 0, true};
     memcpy(page_tokens_of(x, page), k->tokens, x->page_tokens * sizeof *k->tokens);
     if (k->parent != NO_PAGE) x->pages[k->parent].children++;
@@ -64,23 +67,23 @@ void prefix_add(prefix_index *x, const prefix_key *k, uint32_t page) {
 }
 
 static uint32_t place_of(const prefix_index *x, uint32_t page) {
-    uint32_t at = home(x, &x->pages[page].hash);
+    uint32_t at = tag_of(&x->pages[page].hash) & x->mask;
     for (uint32_t probes = 0; probes <= x->mask; probes++, at = (at + 1) & x->mask) {
-        check(x->table[at] != 0);
-        if (x->table[at] == page + 1) return at;
+        check(x->table[at].page != 0);
+        if (x->table[at].page == page + 1) return at;
     }
     fatal("page %u is not in the prefix index", page);
 }
 
 /* Closes the gap by moving later entries of the probe run back, so that no tombstones pile up. */
 static void close_gap(prefix_index *x, uint32_t gap) {
-    for (uint32_t at = (gap + 1) & x->mask; x->table[at] != 0; at = (at + 1) & x->mask) {
-        uint32_t from_home = (at - home(x, &x->pages[x->table[at] - 1].hash)) & x->mask;
+    for (uint32_t at = (gap + 1) & x->mask; x->table[at].page != 0; at = (at + 1) & x->mask) {
+        const uint32_t from_home = (at - x->table[at].tag) & x->mask;
         if (from_home < ((at - gap) & x->mask)) continue; /* its home lies after the gap */
         x->table[gap] = x->table[at];
         gap = at;
     }
-    x->table[gap] = 0;
+    x->table[gap].page = 0;
 }
 
 void prefix_remove(prefix_index *x, uint32_t page) {
@@ -109,7 +112,7 @@ void prefix_index_check(const prefix_index *x, uint32_t *scratch) {
         check(x->pages[p->parent].salt == p->salt);
         scratch[p->parent]++;
     }
-    for (uint32_t i = 0; i <= x->mask; i++) in_table += x->table[i] != 0;
+    for (uint32_t i = 0; i <= x->mask; i++) in_table += x->table[i].page != 0;
     check(indexed == x->indexed_count && in_table == indexed);
     for (uint32_t i = 0; i < x->page_count; i++)
         if (x->pages[i].indexed) check(x->pages[i].children == scratch[i]);

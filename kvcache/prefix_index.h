@@ -4,7 +4,9 @@
  * Choice: a page is known by (the page before it, the salt, its own tokens). It is found through a chained 128-bit hash of
  * those and then compared for real, which is exact for the whole prefix by induction over the page before: a collision
  * of hashes costs a probe, never a wrong answer. Requests with different salts never share.
- * Cost: 4 bytes per token and 40 per page; a lookup hashes one page and probes an open-addressing table at most half full.
+ * Cost: 4 bytes per token and 56 to 72 per page; a lookup hashes one page and probes an open-addressing table at most half
+ * full. A place of it carries a part of the hash, so that a page is looked at only where it is nearly sure to be the one: in
+ * a pool of many pages each look is a cache miss, and most lookups of a page that was filled just now find nothing.
  *
  * A page may only be removed when no page that follows it is indexed (a chain loses its tail first), so the page before
  * an indexed page is always indexed too. */
@@ -25,12 +27,17 @@ typedef struct {
 } prefix_page;
 
 typedef struct {
-    uint32_t     page_count, page_tokens, mask;
-    uint32_t     indexed_count;
-    uint64_t     seed;
-    uint32_t    *table;  /* [mask + 1] page + 1; 0: empty */
-    prefix_page *pages;  /* [page_count] */
-    uint32_t    *tokens; /* [page_count][page_tokens] */
+    uint32_t page; /* + 1; 0: empty */
+    uint32_t tag;  /* of its hash; the low bits of it are where the place would be */
+} prefix_place;
+
+typedef struct {
+    uint32_t      page_count, page_tokens, mask;
+    uint32_t      indexed_count;
+    uint64_t      seed;
+    prefix_place *table;  /* [mask + 1] */
+    prefix_page  *pages;  /* [page_count] */
+    uint32_t     *tokens; /* [page_count][page_tokens] */
 } prefix_index;
 
 /* One page worth of content, ready to be looked up. */

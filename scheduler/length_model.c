@@ -35,8 +35,10 @@ static void halve(length_history *h) {
     for (int i = 0; i < LENGTH_STEPS; i++) h->ended[i] /= 2, h->cut[i] /= 2;
 }
 
-/* Kaplan-Meier: of those that got to a step, the share that did not end in it goes on. */
+/* Kaplan-Meier: of those that got to a step, the share that did not end in it goes on. Nobody may ever ask. */
 static void estimate(length_history *h) {
+    if (!h->stale) return;
+    h->stale = false;
     float here[LENGTH_STEPS], sum = 0;
     for (int i = LENGTH_STEPS - 1; i >= 0; i--) here[i] = sum += h->ended[i] + h->cut[i];
     h->longer[0] = 1;
@@ -48,7 +50,7 @@ static void learn(length_history *h, uint32_t length, bool ended) {
     if (h->samples >= 2 * SAMPLES_HELD) halve(h);
     (ended ? h->ended : h->cut)[step_of(length)]++;
     h->samples++;
-    estimate(h);
+    h->stale = true;
 }
 
 /* Share of answers longer than `length`: a line between the steps. */
@@ -98,11 +100,12 @@ void length_model_learn(length_model *m, uint64_t class, uint32_t length, bool e
     learn(h, length, ended);
 }
 
-uint32_t length_model_left(const length_model *m, uint64_t class, uint32_t said, double quantile) {
+uint32_t length_model_left(length_model *m, uint64_t class, uint32_t said, double quantile) {
     check(quantile > 0 && quantile < 1);
-    const length_history *h = m->class_count ? place_of(m, class) : &m->all;
+    length_history *h = m->class_count ? place_of(m, class) : &m->all;
     if (h->class != class || h->samples < SAMPLES_MIN) h = &m->all;
     if (h->samples < SAMPLES_MIN) return LENGTH_UNKNOWN;
+    estimate(h);
     const double still = share_longer(h, said);
     if (still <= 0) return LENGTH_UNKNOWN; /* longer than any that ended */
     const uint32_t length = length_at(h, still * (1 - quantile));

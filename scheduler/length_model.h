@@ -7,8 +7,9 @@
  * that ended and answers that were cut off apart, of which Kaplan and Meier's estimator makes the share that is longer
  * than x. Old answers count half after every SAMPLES_HELD. A guess is a quantile of what is left given what was said, so
  * it is the same each time it is asked; each policy reads the quantile that suits it.
- * Cost: a kilobyte a class; learning walks LENGTH_STEPS, a guess halves them. A class with fewer than SAMPLES_MIN answers
- * speaks for all; so does one whose place was taken by another's (a place is found by its hash among four). */
+ * Cost: a kilobyte a class; the first guess after a lesson walks LENGTH_STEPS, others halve them. A class with fewer than
+ * SAMPLES_MIN answers speaks for all; so does one whose place was taken by another's (a place is found by its hash among
+ * four). */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ typedef struct {
     uint64_t class;
     double samples;                                /* weight held */
     float  ended[LENGTH_STEPS], cut[LENGTH_STEPS]; /* weight of answers in this step */
+    bool   stale;                                  /* more was learned than `longer` says */
     float  longer[LENGTH_STEPS + 1];               /* share of answers that are longer than where the step begins */
 } length_history;
 
@@ -38,4 +40,4 @@ void length_model_learn(length_model *m, uint64_t class, uint32_t length, bool e
 static inline bool length_model_knows(const length_model *m) { return m->all.samples >= SAMPLES_MIN; }
 /* Tokens that an answer of this class which has said `said` will still say, in `quantile` of all such cases (0 < quantile
  * < 1); at least 1. LENGTH_UNKNOWN: too few answers were seen, or too few of them that are so long have ended. */
-uint32_t length_model_left(const length_model *m, uint64_t class, uint32_t said, double quantile);
+uint32_t length_model_left(length_model *m, uint64_t class, uint32_t said, double quantile);

@@ -33,7 +33,7 @@ static void drop_rank(scheduler *s, uint32_t index) {
 }
 
 /* A job of which nobody said that it is over is taken to have another turn, and as many as such jobs had. */
-static uint32_t turns_left(const scheduler *s, const sequence_record *r) {
+static uint32_t turns_left(scheduler *s, const sequence_record *r) {
     if (r->request.job.last_step) return 1;
     const uint32_t more = length_model_left(&s->turns, 0, s->jobs.all[r->job].turns + 1, 0.5);
     return 1 + (more == LENGTH_UNKNOWN ? 1 : more);

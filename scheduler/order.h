@@ -38,7 +38,7 @@ typedef struct {
     bool                     running, returning; /* returning: it ran, and its memory was taken back */
     uint64_t                 service_us;         /* device time it has had */
     const step_model        *steps;
-    const length_model      *lengths;
+    length_model            *lengths;
 } order_view;
 
 typedef struct {

@@ -16,7 +16,7 @@
 
 #include "base/error.h"
 
-static uint32_t predicted_end(const scheduler *s, uint32_t index) {
+static uint32_t predicted_end(scheduler *s, uint32_t index) {
     const sequence          *q = &s->sequences[index];
     const scheduler_request *r = &s->records[index].request;
     const uint32_t           percent = s->config.admission.quantile_percent;

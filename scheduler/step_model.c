@@ -78,8 +78,10 @@ static void forget(step_model *m, const double x[STEP_FEATURES]) {
     for (int i = 0; i < STEP_FEATURES; i++)
         if (x[i] != 0 && m->covariance[i][i] > m->usual_us * m->usual_us) return;
     for (int i = 0; i < STEP_FEATURES; i++)
-        for (int k = 0; k < STEP_FEATURES; k++)
-            m->covariance[i][k] /= x[i] != 0 && x[k] != 0 ? FORGETS : x[i] != 0 || x[k] != 0 ? sqrt(FORGETS) : 1;
+        for (int k = 0; k <= i; k++) {
+            if (x[i] != 0 || x[k] != 0) m->covariance[i][k] /= x[i] != 0 && x[k] != 0 ? FORGETS : sqrt(FORGETS);
+            m->covariance[k][i] = m->covariance[i][k];
+        }
 }
 
 static void follow(double *mean, double value, bool first) { *mean = first ? value : MEMORY * *mean + (1 - MEMORY) * value; }
