@@ -9,6 +9,7 @@ import pytest
 from asking import call
 
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}], "stream": True}
+SIM = "random:llama-160m"
 SLOW = {"prompt": [1, 2, 3], "max_tokens": 400, "ignore_eos": True}
 
 
