@@ -145,9 +145,12 @@ typedef struct {
     uint64_t (*now_us)(const device *d); /* any thread; sim: its virtual clock; others: the monotonic clock */
 } device_api;
 
-extern const device_api device_cpu, device_sim;
+extern const device_api device_cpu, device_sim, device_cuda;
 /* "cpu", "sim", "cuda", "auto". Writes the reason for the choice (auto) or the refusal. NULL: not available. */
 const device_api *device_find(const char *name, char *why, size_t why_size);
+/* For devices: whether a batch is one, and its tokens are in the vocabulary. */
+int device_check_batch(const device_config *c, const batch *b, error *err);
+int device_check_tokens(const batch_run *runs, uint32_t run_count, uint32_t vocab_size, error *err);
 /* Where the environment asks for faults (device_faulty.c), puts a device that has them around *api. ERR_USAGE: an order that
  * cannot be read. For tests. */
 int device_misbehave(const device_api **api, error *err);

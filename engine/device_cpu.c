@@ -109,43 +109,8 @@ static int device_open(device **out, const checkpoint *c, const program *p, cons
 
 /* ---- a batch ---- */
 
-static int check_run(const device *d, const batch_run *r, uint32_t row, error *err) {
-    uint64_t end = (uint64_t)r->position_begin + r->row_count;
-    if (r->row_begin != row || r->row_count == 0)
-        return error_set(err, ERR_INVALID, "a run of %u rows begins at row %u, expected %u", r->row_count, r->row_begin,
-                         row);
-    if (end > (uint64_t)r->page_count * d->config.page_tokens)
-        return error_set(err, ERR_INVALID, "positions up to %llu do not fit the run's %u pages of %u tokens",
-                         (unsigned long long)end, r->page_count, d->config.page_tokens);
-    for (uint32_t i = 0; i < r->page_count; i++)
-        if (r->pages[i] >= d->config.page_count)
-            return error_set(err, ERR_INVALID, "page %u of a run is not one of the %u there are", r->pages[i],
-                             d->config.page_count);
-    return OK;
-}
-
-static int check_batch(const device *d, const batch *b, error *err) {
-    if (b->row_count > d->config.rows_max || b->output_count > d->config.outputs_max || b->run_count > d->config.rows_max)
-        return error_set(err, ERR_INVALID,
-                         "a batch of %u rows, %u runs, %u outputs is over the limits (%u rows, %u outputs)", b->row_count,
-                         b->run_count, b->output_count, d->config.rows_max, d->config.outputs_max);
-    uint32_t row = 0;
-    for (uint32_t i = 0; i < b->run_count; i++) {
-        int status = check_run(d, &b->runs[i], row, err);
-        if (status != OK) return status;
-        row += b->runs[i].row_count;
-    }
-    if (row != b->row_count)
-        return error_set(err, ERR_INVALID, "the runs of a batch have %u rows, not %u", row, b->row_count);
-    for (uint32_t i = 0; i < b->output_count; i++)
-        if (b->outputs[i].row >= b->row_count || (i && b->outputs[i].row <= b->outputs[i - 1].row))
-            return error_set(err, ERR_INVALID, "output %u is of row %u: outputs must be rows of the batch, rising", i,
-                             b->outputs[i].row);
-    return OK;
-}
-
 static int device_bind(device *d, const batch *b, error *err) {
-    int status = check_batch(d, b, err);
+    int status = device_check_batch(&d->config, b, err);
     if (status != OK) return status;
     d->row_count = b->row_count, d->run_count = b->run_count, d->output_count = b->output_count;
     d->runs = b->runs, d->outputs = b->outputs;
@@ -157,19 +122,10 @@ static int device_bind(device *d, const batch *b, error *err) {
     return OK;
 }
 
-static int check_tokens(const device *d, error *err) {
-    for (uint32_t r = 0; r < d->run_count; r++)
-        for (uint32_t i = 0; i < d->runs[r].row_count; i++)
-            if (d->runs[r].tokens[i] >= d->facts->vocab_size)
-                return error_set(err, ERR_INVALID, "token id %u is outside the vocabulary of %u", d->runs[r].tokens[i],
-                                 d->facts->vocab_size);
-    return OK;
-}
-
 static int device_run_op(device *d, uint32_t op_index, error *err) {
     const op *o = &d->program->ops[op_index];
     if (o->kind == OP_EMBED) {
-        int status = check_tokens(d, err);
+        int status = device_check_tokens(d->runs, d->run_count, d->facts->vocab_size, err);
         if (status != OK) return status;
     }
     uint64_t begin = clock_ns();

@@ -8,6 +8,7 @@
 #pragma once
 #include "engine/device.h"
 #include "engine/page_copier.h"
+#include "engine/rope.h"
 #include "kernels/cpu/cpu.h"
 
 typedef struct {
@@ -115,4 +116,3 @@ uint64_t workspace_carve(pass_workspace *w, char *memory, const model_facts *f, 
 typedef void (*device_op)(device *d, uint32_t layer);
 extern const device_op device_cpu_ops[OP_KIND_COUNT];
 void                   device_fill_rotation(device *d);
-double                *rope_inverse_frequencies(const model_facts *f);

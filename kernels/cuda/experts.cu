@@ -130,7 +130,7 @@ DEVICE void list_tiles(const cuda_group_args &p, group_memory &s, uint32_t lane)
     }
     if (lane > 0) return;
     g.begin[g.experts] = all;
-    *g.counts = {few, many, touched, g.counts->touched_ever + touched};
+    *g.counts = {few, many, touched, g.counts->touched_ever + touched, g.counts->combined_ever};
 }
 
 __global__ void __launch_bounds__(GROUP_THREADS, 1) group_entries(cuda_group_args p) {
@@ -178,6 +178,7 @@ enum { COMBINE_THREADS = 128 };
 
 __global__ void __launch_bounds__(COMBINE_THREADS) combine(cuda_combine_args p) {
     const uint32_t i = (blockIdx.y * COMBINE_THREADS + threadIdx.x) * 4, row = blockIdx.x;
+    if (p.counts && row == 0 && i == 0) p.counts->combined_ever += p.counts->touched;
     if (i >= p.width) return;
     const uint32_t n = min(p.width - i, 4u);
     const route   *r = routes_of(p.routes, p.routes_stride, row);

@@ -21,7 +21,7 @@ typedef struct {
 CUDA_C cuda_shape cuda_route_configure(const cuda_route_args *a);
 CUDA_C void       cuda_route(cuda_queue *q, const cuda_route_args *a);
 
-/* Fills everything that `groups` points to; counts->touched_ever begins as zero. */
+/* Fills everything that `groups` points to; *counts begins as zero. */
 typedef struct {
     uint32_t     rows;
     const route *routes;
@@ -33,13 +33,14 @@ CUDA_C void       cuda_group(cuda_queue *q, const cuda_group_args *a);
 
 /* x[i, :] += weight[i, 0] * parts[i, 0, :], then += weight[i, 1] * parts[i, 1, :], ... */
 typedef struct {
-    uint32_t     rows, width, chosen;
-    const route *routes;
-    size_t       routes_stride;
-    const float *parts; /* part_stride apart (bytes, a multiple of 16), `chosen` a row */
-    size_t       part_stride;
-    float       *x; /* 16-byte aligned rows */
-    size_t       x_stride;
+    uint32_t           rows, width, chosen;
+    const route       *routes;
+    size_t             routes_stride;
+    const float       *parts; /* part_stride apart (bytes, a multiple of 16), `chosen` a row */
+    size_t             part_stride;
+    float             *x; /* 16-byte aligned rows */
+    size_t             x_stride;
+    cuda_group_counts *counts; /* combined_ever grows; NULL: nothing is counted */
 } cuda_combine_args;
 CUDA_C cuda_shape cuda_combine_configure(const cuda_combine_args *a);
 CUDA_C cuda_cost  cuda_combine_cost(const cuda_combine_args *a);

@@ -19,6 +19,7 @@ static const cuda_object object = {
     .event_record = runtime_event_record,
     .event_await = runtime_event_await,
     .event_passed = runtime_event_passed,
+    .event_wait = runtime_event_wait,
     .copy = runtime_copy,
     .copy_rows = runtime_copy_rows,
     .zero = runtime_zero,
@@ -29,7 +30,17 @@ static const cuda_object object = {
     .route = cuda_route,
     .group = cuda_group,
     .combine = cuda_combine,
+    .attention = cuda_attention,
     .sample = cuda_sample,
+    .few_tiles_max = cuda_few_tiles_max,
+    .many_tiles_max = cuda_many_tiles_max,
+    .attention_has_tiles = cuda_attention_has_tiles,
+    .attention_many_max = cuda_attention_many_max,
+    .attention_make = cuda_attention_make,
+    .attention_within = cuda_attention_within,
+    .attention_partial_bytes = cuda_attention_partial_bytes,
+    .sample_work_bytes = cuda_sample_work_bytes,
+    .sample_finish = cuda_sample_finish,
 };
 
 const cuda_object *penstock_cuda_object() { return &object; }

@@ -8,6 +8,7 @@
  * trouble comes to light: whatever failed since the last one, with CUDA's own word for it. Host memory that a queue copies
  * from or to must be from take_host, or the copy is waited for. One thread uses a queue. */
 #pragma once
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/experts.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/rows.h"
@@ -48,6 +49,7 @@ typedef struct {
     void (*event_record)(cuda_queue *q, cuda_event *e); /* passes when the queue gets there */
     void (*event_await)(cuda_queue *q, cuda_event *e);  /* what is given to this queue from now on is done after it */
     bool (*event_passed)(cuda_event *e);
+    bool (*event_wait)(cuda_event *e, char *why, size_t why_size); /* the host waits; false as wait. Unrecorded: at once */
 
     /* Between any two memories, which do not overlap. copy_rows: `bytes` of each of `rows` rows. */
     void (*copy)(cuda_queue *q, void *to, const void *from, size_t bytes);
@@ -62,7 +64,20 @@ typedef struct {
     void (*route)(cuda_queue *q, const cuda_route_args *a);
     void (*group)(cuda_queue *q, const cuda_group_args *a);
     void (*combine)(cuda_queue *q, const cuda_combine_args *a);
+    void (*attention)(cuda_queue *q, const cuda_attention_args *a);
     void (*sample)(cuda_queue *q, const cuda_sample_args *a);
+
+    /* What the host must know of them: their headers say what it is. */
+    uint32_t (*few_tiles_max)(uint32_t rows, uint32_t chosen, uint32_t experts);
+    uint32_t (*many_tiles_max)(uint32_t rows, uint32_t chosen, uint32_t experts);
+    bool (*attention_has_tiles)(const cuda_attention_facts *f);
+    uint32_t (*attention_many_max)(const cuda_attention_facts *f, uint32_t rows, uint32_t runs);
+    bool (*attention_make)(cuda_attention_plan *p, const cuda_attention_facts *f, const cuda_run *runs, uint32_t count);
+    uint32_t (*attention_within)(const cuda_attention_facts *f, const cuda_attention_item *items, uint32_t begin,
+                                 uint32_t count, double flops_max);
+    size_t (*attention_partial_bytes)(const cuda_attention_facts *f, uint32_t partials);
+    size_t (*sample_work_bytes)(uint32_t vocab);
+    void (*sample_finish)(const cuda_sample_result *r, bool with_logprobs, sample_result *out);
 } cuda_object;
 
 CUDA_C const cuda_object *penstock_cuda_object(void);

@@ -58,6 +58,7 @@ typedef struct {
 typedef struct {
     uint32_t few_count, many_count;
     uint64_t touched, touched_ever; /* experts with rows in this grouping; and summed over all of them */
+    uint64_t combined_ever;         /* summed over those whose parts were combined */
 } cuda_group_counts;
 
 /* Who belongs to which expert, in device memory; entry = row * chosen + index in the row's list of experts. */

@@ -102,7 +102,8 @@ void cuda_norm(cuda_queue *q, const cuda_norm_args *a) {
 enum { ROW_THREADS = 128 };
 
 template <int TYPE> __global__ void embed(cuda_embed_args p) {
-    const size_t begin = (size_t)p.tokens[blockIdx.x] * p.width;
+    const size_t values = p.table_stride ? p.table_stride / (TYPE == DTYPE_F32 ? 4 : 2) : p.width;
+    const size_t begin = p.tokens[blockIdx.x] * values;
     float       *out = row_at(p.out, p.out_stride, blockIdx.x);
     if (TYPE == DTYPE_BF16 && p.width % 8 == 0) { /* rows of the table are 16-byte aligned */
         const uint16_t *from = (const uint16_t *)p.table + begin;

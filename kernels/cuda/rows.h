@@ -37,6 +37,7 @@ typedef struct {
     dtype           table_type;
     float          *out;
     size_t          out_stride;
+    size_t          table_stride; /* of rows of the table, a multiple of 16; 0: they lie end to end */
 } cuda_embed_args;
 CUDA_C void cuda_embed(cuda_queue *q, const cuda_embed_args *a);
 

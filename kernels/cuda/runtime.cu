@@ -90,6 +90,12 @@ void runtime_event_record(cuda_queue *q, cuda_event *e) { cudaEventRecord(e->eve
 void runtime_event_await(cuda_queue *q, cuda_event *e) { cudaStreamWaitEvent(q->stream, e->event, 0); }
 bool runtime_event_passed(cuda_event *e) { return cudaEventQuery(e->event) != cudaErrorNotReady; }
 
+bool runtime_event_wait(cuda_event *e, char *why, size_t why_size) {
+    const cudaError_t status = cudaEventSynchronize(e->event);
+    if (status != cudaSuccess) snprintf(why, why_size, "%s (%s)", cudaGetErrorString(status), cudaGetErrorName(status));
+    return status == cudaSuccess;
+}
+
 void runtime_copy(cuda_queue *q, void *to, const void *from, size_t bytes) {
     if (bytes) cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, q->stream);
 }

@@ -16,6 +16,7 @@ void        runtime_event_free(cuda_event *e);
 void        runtime_event_record(cuda_queue *q, cuda_event *e);
 void        runtime_event_await(cuda_queue *q, cuda_event *e);
 bool        runtime_event_passed(cuda_event *e);
+bool        runtime_event_wait(cuda_event *e, char *why, size_t why_size);
 void        runtime_copy(cuda_queue *q, void *to, const void *from, size_t bytes);
 void        runtime_copy_rows(cuda_queue *q, void *to, size_t to_stride, const void *from, size_t from_stride, size_t bytes,
                               size_t rows);

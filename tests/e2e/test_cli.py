@@ -59,7 +59,7 @@ def test_without_a_gpu_auto_says_why_it_takes_the_cpu_and_cuda_is_refused(pensto
     assert re.search(rf", cpu, because .*({NO_GPU})", penstock("plan", "--model", standin).stdout)
     refused = penstock("serve", "--model", standin, "--device", "cuda", "--port", 0)
     assert refused.returncode != 0 and refused.stdout == ""
-    assert re.search(rf"--device cuda cannot be had, because .*({NO_GPU})", refused.stderr), refused.stderr
+    assert re.search(rf"there is no CUDA device, because .*({NO_GPU})", refused.stderr), refused.stderr
 
 
 def test_check_reads_everything_and_stops(penstock, standin, tmp_path):

@@ -240,9 +240,9 @@ static void run_layer(const layer *l, uint32_t first, uint32_t rows, float *out)
                               .out_stride = l->chosen * x_stride,
                               .out_slot_stride = x_stride,
                               .groups = group.groups};
-    cuda_combine_args combine = {rows,          l->width, l->chosen, group.routes,
-                                 routes_stride, down.out, x_stride,  gpu_copy_of(x, rows * x_stride),
-                                 x_stride};
+    cuda_combine_args combine = {rows,          l->width,           l->chosen, group.routes,
+                                 routes_stride, down.out,           x_stride,  gpu_copy_of(x, rows * x_stride),
+                                 x_stride,      group.groups.counts};
     cuda_group(gpu_queue(), &group);
     cuda_product(gpu_queue(), &up);
     cuda_product(gpu_queue(), &down);
