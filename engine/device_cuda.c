@@ -42,8 +42,13 @@ static int plan_memory(const model_facts *f, const program *p, const device_conf
     const gpu_sizes s = gpu_sizes_of(o, f, p, c);
     *out = (memory_plan){.page_bytes = gpu_pages_of(f, c).page_stride, .available_bytes = card.free_bytes};
     const memory_row rows[] = {
-        {"weights", true, s.weights},  {"KV pages", true, s.pages},      {"frames", true, s.frames},
-        {"row buffers", true, s.rows}, {"workspace", true, s.workspace}, {"pinned host memory", false, s.pinned},
+        {"weights", true, s.weights},
+        {"KV pages", true, s.pages},
+        {"host pages", false, s.host_pages},
+        {"frames", true, s.frames},
+        {"row buffers", true, s.rows},
+        {"workspace", true, s.workspace},
+        {"pinned host memory", false, s.pinned},
     };
     out->row_count = sizeof rows / sizeof *rows;
     memcpy(out->rows, rows, sizeof rows);
@@ -65,6 +70,7 @@ static void device_close(device *d) {
     char               why[256];
     if (o && d->queue) o->wait(d->queue, why, sizeof why);
     if (o) {
+        gpu_copies_close(d);
         char *const on_gpu[] = {d->weight_memory, d->page_memory, d->frame_memory, d->row_memory, d->workspace_memory};
         for (size_t i = 0; i < sizeof on_gpu / sizeof *on_gpu; i++)
             if (on_gpu[i]) o->give(on_gpu[i]);
@@ -175,6 +181,7 @@ static int set_up(device *d, error *err) {
     gpu_weights_list(&d->weights, d->facts);
     if ((status = take_events(d, err)) != OK) return status;
     if ((status = take_memory(d, err)) != OK) return status;
+    if ((status = gpu_copies_open(d, err)) != OK) return status;
     gpu_weights_place(&d->weights, d->weight_memory);
     set_up_windows(d);
     status = gpu_weights_load(d, err);
@@ -321,6 +328,9 @@ const device_api device_cuda = {
     .load_rows = device_load_rows,
     .move_rows = device_move_rows,
     .collect = device_collect,
+    .copy_pages = gpu_copy_pages,
+    .await_copy = gpu_await_copy,
+    .copies_done = gpu_copies_done,
     .read_logits = device_read_logits,
     .read_stats = device_read_stats,
     .now_us = device_now_us,

@@ -4,6 +4,7 @@
  * device_cuda_bind.c     a batch becomes one block of device memory, by one copy
  * device_cuda_ops.c      one function per operator: builds the kernel's arguments from facts, weights and rows
  * device_cuda_weights.c  which matrices a model has; bringing them to the GPU
+ * device_cuda_copies.c   pages to host memory and back
  * device_cuda_memory.c   sizes of everything, decided before any of it is taken
  *
  * Operators are only launched: the GPU does them later, in order. The host runs ahead by OPS_AHEAD of them and waits for the
@@ -105,7 +106,7 @@ typedef struct {
 } gpu_pinned;
 
 typedef struct {
-    uint64_t weights, pages, frames, rows, workspace, pinned;
+    uint64_t weights, pages, host_pages, frames, rows, workspace, pinned;
     uint64_t loading_bytes;               /* of one stage */
     uint32_t frame_row_bytes, slot_bytes; /* slot: of one expert's activations in a row of F */
     size_t   logits_stride, part_stride, router_stride;
@@ -126,6 +127,15 @@ uint64_t gpu_place_workspace(gpu_workspace *w, char *memory, const cuda_object *
                              const device_config *c, const gpu_sizes *s);
 uint64_t gpu_place_pinned(gpu_pinned *h, char *memory, const device_config *c, const gpu_sizes *s);
 
+/* Copies of pages that were begun and not told of. */
+typedef struct {
+    cuda_queue *queue;
+    char       *memory; /* the host pages */
+    cuda_event *pass, **ended;
+    uint64_t   *ids; /* [copies_max], as ended */
+    uint64_t    begun, told;
+} gpu_copies;
+
 struct device {
     const checkpoint  *ckpt;
     const model_facts *facts;
@@ -141,6 +151,7 @@ struct device {
     char         *weight_memory, *page_memory, *frame_memory, *row_memory, *workspace_memory, *pinned_memory;
     gpu_workspace work;
     gpu_pinned    host;
+    gpu_copies    copies;
 
     /* of the last bind */
     uint32_t            row_count, run_count, output_count;
@@ -160,6 +171,12 @@ struct device {
 };
 
 int gpu_bind(device *d, const batch *b, error *err);
+
+int      gpu_copies_open(device *d, error *err);
+void     gpu_copies_close(device *d);
+int      gpu_copy_pages(device *d, const page_copy *copies, uint32_t count, error *err);
+int      gpu_await_copy(device *d, uint64_t id, error *err);
+uint32_t gpu_copies_done(device *d, bool wait, copied_page *out, uint32_t max);
 
 typedef void (*gpu_op)(device *d, uint32_t layer);
 extern const gpu_op device_cuda_ops[OP_KIND_COUNT];

@@ -104,6 +104,7 @@ gpu_sizes gpu_sizes_of(const cuda_object *o, const model_facts *f, const program
     }
     gpu_weights_free(&w);
     s.pages = c->page_count * (uint64_t)gpu_pages_of(f, c).page_stride;
+    s.host_pages = c->host_pages * (uint64_t)gpu_pages_of(f, c).page_stride;
     s.rows = gpu_place_rows(&work, NULL, f, p, c, &s);
     for (uint32_t i = 0; i <= p->op_count; i++) {
         uint32_t bytes = 0;

@@ -102,14 +102,16 @@ template <class T> DEVICE void copy_load(const attention_walk<T> &w, uint32_t lo
                 copy_async16_or_zero(to + slab * SLAB_BYTES * ATTENTION_BLOCK + c * 16,
                                      from + (size_t)slab * SLAB_BYTES * l.page_tokens, token < left);
         }
-        const uint32_t pieces = T::REST / 16; /* of a narrow row */
-        UNROLL
-        for (uint32_t c = t; c < ATTENTION_BLOCK * pieces; c += T::THREADS) {
-            const uint32_t          token = c / (pieces ? pieces : 1);
-            const typename T::place at = places[token / 16];
-            const char             *from = pages + at.at + (size_t)T::SLABS * SLAB_BYTES * l.page_tokens +
-                               (at.token + token % 16) * T::REST + c % (pieces ? pieces : 1) * 16;
-            copy_async16_or_zero(to + T::SLABS * SLAB_BYTES * ATTENTION_BLOCK + c * 16, from, token < left);
+        if constexpr (T::REST > 0) {
+            const uint32_t pieces = T::REST / 16; /* of a narrow row */
+            UNROLL
+            for (uint32_t c = t; c < ATTENTION_BLOCK * pieces; c += T::THREADS) {
+                const uint32_t          token = c / pieces;
+                const typename T::place at = places[token / 16];
+                const char             *from = pages + at.at + (size_t)T::SLABS * SLAB_BYTES * l.page_tokens +
+                                   (at.token + token % 16) * T::REST + c % pieces * 16;
+                copy_async16_or_zero(to + T::SLABS * SLAB_BYTES * ATTENTION_BLOCK + c * 16, from, token < left);
+            }
         }
     }
     copy_commit();

@@ -234,7 +234,7 @@ static void the_plan_names_every_byte_and_impossible_sizes_are_refused(void **st
     error              err;
     assert_int_equal(program_build(&p, f, program_activation(f), &err), OK);
     assert_int_equal(device_cpu.plan_memory(f, &p, &config, &packed, &err), OK);
-    assert_true(packed.row_count == 5 && packed.available_bytes > 0);
+    assert_true(packed.row_count == 6 && packed.available_bytes > 0);
     assert_true(packed.rows[0].bytes >=
                 checkpoint_bytes(c) - f->vocab_size * f->width * 2); /* the embedding stays in the file */
     assert_int_equal(packed.rows[1].bytes, PAGES * packed.page_bytes);

@@ -59,6 +59,8 @@ static const device_config config = {.threads = 2,
                                      .outputs_max = PLANE_SEQUENCES,
                                      .page_count = PAGES,
                                      .page_tokens = PAGE_TOKENS,
+                                     .host_pages = 4,
+                                     .copies_max = 3,
                                      .frame_count = FRAMES,
                                      .frame_rows = FRAME_ROWS,
                                      .context_max = 512,
@@ -206,7 +208,7 @@ static void tokens_are_drawn_as_on_the_cpu_with_penalties_bias_and_log_probabili
 static void experts_that_were_touched_are_counted_and_their_bytes(void **state) {
     (void)state;
     emulated_cuda_begin();
-    loaded      *l = load(&device_cuda, 5, DTYPE_BF16); /* mixtral: 5 experts, 2 a token, 3 layers */
+    loaded      *l = load(&device_cuda, 4, DTYPE_BF16); /* mixtral: 5 experts, 2 a token, 3 layers */
     device_stats before, one, many;
     uint32_t     tokens[40];
     float        logits[VOCAB];
@@ -222,6 +224,32 @@ static void experts_that_were_touched_are_counted_and_their_bytes(void **state) 
     assert_int_equal(many.expert_bytes - one.expert_bytes, a_pass / 2 * 5);
     assert_true(one.weight_bytes > one.expert_bytes);
     assert_int_equal(many.rows, 41);
+    unload(l);
+}
+
+static void a_page_that_was_on_the_host_comes_back_with_the_same_bits(void **state) {
+    (void)state;
+    emulated_cuda_begin();
+    loaded         *l = load(&device_cuda, 0, DTYPE_BF16);
+    uint32_t        tokens[20], others[16] = {0};
+    float           logits[VOCAB], expected[VOCAB], without[VOCAB];
+    const page_copy out = {1, true, 3, 2}, back = {2, false, 3, 2};
+    copied_page     done[3];
+    error           err;
+    for (uint32_t i = 0; i < 20; i++) tokens[i] = i * 7 % VOCAB;
+    feed(l, &greedy, tokens, 0, 16, logits); /* on page 3 */
+    feed(l, &greedy, tokens, 16, 17, expected);
+    assert_int_equal(l->api->copy_pages(l->d, &out, 1, &err), OK);
+    feed(l, &greedy, others, 0, 16, logits);
+    feed(l, &greedy, tokens, 16, 17, without);
+    assert_int_equal(l->api->copy_pages(l->d, &back, 1, &err), OK);
+    assert_int_equal(l->api->await_copy(l->d, 2, &err), OK);
+    feed(l, &greedy, tokens, 16, 17, logits);
+    assert_memory_equal(logits, expected, sizeof logits);
+    assert_memory_not_equal(without, expected, sizeof logits);
+    assert_int_equal(l->api->copies_done(l->d, true, done, 3), 2);
+    assert_true(done[0].id == 1 && done[1].id == 2 && done[0].ok && done[1].ok);
+    assert_int_equal(l->api->copies_done(l->d, false, done, 3), 0);
     unload(l);
 }
 
@@ -248,7 +276,7 @@ static void a_bad_batch_is_refused_with_a_sentence(void **state) {
 static void the_memory_plan_names_what_lies_where_and_refuses_what_cannot_be(void **state) {
     (void)state;
     emulated_cuda_begin();
-    checkpoint   *c = tiny_open(6, DTYPE_BF16, 5);
+    checkpoint   *c = tiny_open(5, DTYPE_BF16, 5);
     program       p;
     memory_plan   m;
     device_config odd = config;
@@ -284,6 +312,7 @@ int main(void) {
         cmocka_unit_test(a_sequence_has_the_same_bits_alone_and_in_any_company),
         cmocka_unit_test(tokens_are_drawn_as_on_the_cpu_with_penalties_bias_and_log_probabilities),
         cmocka_unit_test(experts_that_were_touched_are_counted_and_their_bytes),
+        cmocka_unit_test(a_page_that_was_on_the_host_comes_back_with_the_same_bits),
         cmocka_unit_test(a_bad_batch_is_refused_with_a_sentence),
         cmocka_unit_test(the_memory_plan_names_what_lies_where_and_refuses_what_cannot_be),
     };

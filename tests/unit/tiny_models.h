@@ -23,8 +23,6 @@ static const struct {
                           "\"tie_word_embeddings\":true,"},
     {"qwen3", TINY_COMMON "\"architectures\":[\"Qwen3ForCausalLM\"],\"intermediate_size\":64,\"num_key_value_heads\":4,"
                           "\"head_dim\":20,"},
-    {"qwen3 with wide heads", TINY_COMMON "\"architectures\":[\"Qwen3ForCausalLM\"],\"intermediate_size\":64,"
-                                          "\"num_key_value_heads\":2,\"head_dim\":64,"},
     {"mixtral", TINY_COMMON "\"architectures\":[\"MixtralForCausalLM\"],\"intermediate_size\":40,\"num_key_value_heads\":2,"
                             "\"num_local_experts\":5,\"num_experts_per_tok\":2,"},
     {"qwen2_moe",
@@ -37,6 +35,8 @@ static const struct {
                  "\"norm_topk_prob\":true,\"mlp_only_layers\":[1],"},
     {"olmoe", TINY_COMMON "\"architectures\":[\"OlmoeForCausalLM\"],\"intermediate_size\":24,\"num_key_value_heads\":4,"
                           "\"num_experts\":8,\"num_experts_per_tok\":2,\"clip_qkv\":0.7,"},
+    {"qwen3 with wide heads", TINY_COMMON "\"architectures\":[\"Qwen3ForCausalLM\"],\"intermediate_size\":64,"
+                                          "\"num_key_value_heads\":2,\"head_dim\":64,"},
 };
 enum { TINY_MODELS = sizeof tiny_models / sizeof *tiny_models };
 
