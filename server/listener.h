@@ -1,6 +1,6 @@
 /* server/listener.h: the socket side of http.h on libuv: accepting, reading, writing, the clock, and nothing else.
  *
- * A listener listens on any number of sockets, each with a role: clients come in at the public ones, the operator at the
+ * A listener listens on any number of sockets (acceptor.h), each with a role: clients come in at the public ones, the operator at the
  * admin one, and a connection knows by which it came (http_conn.role). A socket is made from a name here, or was bound by
  * somebody else before the daemon was started (systemd).
  *

@@ -264,3 +264,13 @@ def test_each_answer_to_the_operator_is_named(sim, request_line, status):
             assert headers.get("allow") == ("GET" if status == 405 else None)
             if status == 400:  # the last answer of its connection
                 break
+
+
+def test_what_the_headers_of_a_router_want_of_time_is_known_beside_what_the_body_says(sim):
+    stream = sim.client().completions.create(model=sim.model, prompt=[1, 2, 3], max_tokens=2000, stream=True,
+                                             extra_headers={"x-llm-d-slo-ttft-ms": "60000", "x-llm-d-slo-tpot-ms": "40"},
+                                             extra_body={"ignore_eos": True, "service_tier": "priority", "slo": {"tbt_ms": 50}})
+    next(iter(stream))
+    (listed,) = sim.operator("requests")["requests"]
+    assert (listed["ttft_target_ms"], listed["tbt_target_ms"], listed["priority"]) == (60000, 50, -100)
+    stream.close()
