@@ -53,13 +53,18 @@ def poisson(rng, rate, count):
         yield round(at * 1000, 3)
 
 
-def arxiv(rate, count):
+def arxiv(rate, count, longer=1.0):
+    """`longer`: the prompts, by so much. The public lengths are of papers cut to 4,096 tokens."""
     def make(folder):
         rng, lengths = random.Random(1), lengths_of("vidur_arxiv_summarization_lengths_first75pct.csv.gz", "num_prefill_tokens",
                                                     "num_decode_tokens")
-        return write(folder, f"arxiv_{rate}", [{"timestamp": at, "input_length": prompt, "output_length": max(1, output)}
-                                               for at, (prompt, output) in zip(poisson(rng, rate, count), lengths)])
+        return write(folder, f"arxiv_{rate}_{longer}", [
+            {"timestamp": at, "input_length": int(prompt * longer), "output_length": max(1, output)}
+            for at, (prompt, output) in zip(poisson(rng, rate, count), lengths)])
     return make
+
+
+ARXIV_PAPER = 9194 / 2582 # mean prompts: of arXiv 2510.08055, and of the public lengths
 
 
 def mixed_slo(rate, count):
@@ -206,7 +211,8 @@ COLUMNS = {
     "evictions in 1,000": ("evictions_per_1000", S, 1), "KV in use, %": ("kv_usage", PERCENT, 1),
     "TBT p99.9, ms": ("itl_s.p99_9", MS, 0), "late first, %": ("late_first", PERCENT, 1), "long gap, %": ("long_gap", PERCENT, 1),
     "displaced": ("displaced", S, 0), "copied back": ("swap_in_pages", S, 0), "copied out": ("swap_out_pages", S, 0),
-    "light TTFT p99, ms": ("light_ttft_p99_s", MS, 0),
+    "light TTFT p99, ms": ("light_ttft_p99_s", MS, 0), "of short prompts, ms": ("short_ttft_mean_s", MS, 0),
+    "p50, ms": ("short_ttft_p50_s", MS, 0),
 }
 MOE = {"model": "Qwen3-30B-A3B", "hardware": "H100"}
 DENSE = {"model": "Llama-3.1-8B", "hardware": "H100"}
@@ -217,7 +223,13 @@ PAPERS_CLIENTS = dict( # 120,000 tokens: what 60 GB hold of a 7B without grouped
     model="Llama-3.1-8B", hardware="A100-80G", paper="2 to 3 times the goodput (LightLLM)", flags=["--slo", "ttft_ms=10000,tbt_ms=1500"],
     cells=[f"admission={a} kv-cache-memory=15G running-max=256" for a in ADMISSIONS], limits_ms=(10000, 1500),
     columns=ADMISSION + ["late first, %", "long gap, %", "TTFT mean, ms"])
-PEER = "slicing=chunked order=fcfs retention=lru reclaim=recompute"
+PEER = "slicing=chunked order=fcfs admission=greedy preemption=none retention=lru reclaim=recompute"
+DEFAULT = "slicing=auto order=deadline"
+# What each axis does for the peer-like configuration, alone and all together: from this the defaults were chosen.
+AXES = ["", "order=deadline", "slicing=auto", "admission=past-future", "retention=ttl", "reclaim=auto host-cache-memory=40G", DEFAULT,
+        "slicing=auto order=deadline admission=past-future retention=ttl reclaim=auto host-cache-memory=40G",
+        "slicing=whole preemption=operator order=deadline"]
+ALL_ON = dict(cells=AXES, paper="our own claim", columns=["rate at 90 %, 1/s", "in time, %"] + LATENCY)
 
 SWAP_CELLS = [f"order=priority priority-age=1000000 displace=yes kv-cache-memory=6G {words}" for words in (
     "reclaim=recompute", "reclaim=swap host-cache-memory=60G", "reclaim=auto host-cache-memory=60G",
@@ -227,8 +239,13 @@ SWAP_COLUMNS = LATENCY + ["TBT p99.9, ms", "flow mean, s", "tokens/s", "cache hi
 
 EXPERIMENTS = {
     "layered_moe": dict(
-        title="Layered against chunked prefill, Qwen3-30B-A3B on an H100, arXiv lengths near saturation", **MOE,
+        title="Layered against chunked prefill, Qwen3-30B-A3B on an H100, arXiv lengths as long as the paper's (mean 9,194), 1.3 a second", **MOE,
         paper="expert bytes -39 %, mean TTFT -56 %, p99 TBT -27 % (arXiv 2510.08055)",
+        trace=arxiv(1.3, 300, ARXIV_PAPER), cells=["slicing=chunked chunk-tokens=512", "slicing=layered", "slicing=auto"],
+        columns=["expert GB"] + LATENCY),
+    "layered_moe_short": dict(
+        title="The same with the public lengths (mean 2,582), 4.5 a second", **MOE,
+        paper="expert bytes -12 % on ShareGPT (mean 2,340)",
         trace=arxiv(4.5, 400), cells=["slicing=chunked chunk-tokens=512", "slicing=layered", "slicing=auto"],
         columns=["expert GB"] + LATENCY),
     "layered_dense": dict(
@@ -297,27 +314,34 @@ EXPERIMENTS = {
         trace=heavy_tailed(11, 900),
         cells=[*(f"order={o}" for o in ("fcfs", "deadline", "srpt")), "order=priority priority-age=1000000 hints=sizes"],
         columns=["flow mean, s", "flow p99, s", "TTFT mean, ms"]),
+    "laps": dict(
+        title="Short prompts apart from long ones, Azure code, Llama-3.1-8B on an H100", **DENSE, paper="prefill latency -30 % (LAPS)",
+        trace=lambda folder: public("azure2023_code_first40min.csv.gz"), flags=["--requests", "2000"], short_tokens=256,
+        cells=["slicing=chunked", *(f"slicing=chunked short-tokens={n}" for n in (128, 256, 512, 1024, 2048))],
+        columns=["of short prompts, ms", "p50, ms", "TTFT mean, ms", "TTFT p99, ms", "TBT p99, ms"]),
     "azure_code": dict(
-        title="All on: Azure code, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
+        title="Each axis, and all: Azure code, first token within 1 s and 0.1 s between tokens, Llama-3.1-8B on an H100", **DENSE, **ALL_ON,
         trace=lambda folder: public("azure2023_code_first40min.csv.gz"),
-        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"],
-        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
-               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
-        columns=["rate at 90 %, 1/s", "in time, %"] + LATENCY),
+        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"]),
     "azure_conversation": dict(
-        title="All on: Azure conversations, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
-        trace=lambda folder: public("azure2023_conv_first40min.csv.gz"),
-        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"],
-        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
-               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
-        columns=["rate at 90 %, 1/s", "in time, %"] + LATENCY),
+        title="The same: Azure conversations", **DENSE, **ALL_ON, trace=lambda folder: public("azure2023_conv_first40min.csv.gz"),
+        flags=["--requests", "2000", "--slo", "ttft_ms=1000,tbt_ms=100", "--rate-sweep"]),
     "mooncake": dict(
-        title="All on: Mooncake conversations, Llama-3.1-8B on an H100", **DENSE, paper="our own claim",
+        title="The same: Mooncake conversations, 15 s and 0.2 s", **DENSE, **ALL_ON,
         trace=lambda folder: public("mooncake_fast25_conversation_first40min.jsonl.gz"),
-        flags=["--requests", "400", "--rate-scale", "0.4", "--slo", "ttft_ms=15000,tbt_ms=200", "--rate-sweep"],
-        cells=[PEER, "slicing=auto order=deadline retention=ttl admission=past-future",
-               "slicing=whole preemption=operator order=deadline retention=ttl admission=past-future"],
-        columns=["rate at 90 %, 1/s", "in time, %", "cache hits, %"] + LATENCY),
+        flags=["--requests", "400", "--rate-scale", "0.4", "--slo", "ttft_ms=15000,tbt_ms=200", "--rate-sweep"]),
+    "arxiv": dict(
+        title="The same: arXiv, prompts of 9,194 tokens in the mean, 4 s and 0.05 s, Qwen3-30B-A3B on an H100", **MOE, **ALL_ON,
+        trace=arxiv(1.3, 300, ARXIV_PAPER), flags=["--slo", "ttft_ms=4000,tbt_ms=50", "--rate-sweep"]),
+    "tenants": dict(
+        title="The same: two tenants, one with ten times the requests and prompts, 2 s and 0.1 s, Llama-3.1-8B on an A100",
+        model="Llama-3.1-8B", hardware="A100-80G", **{**ALL_ON, "cells": [*AXES, "fair=yes", f"{DEFAULT} fair=yes"]},
+        trace=two_tenants(3, 600), flags=["--slo", "ttft_ms=2000,tbt_ms=100", "--rate-sweep"]),
+    "weka": dict(
+        title="The same: agent sessions (WEKA, as above, all memory), 5 s and 0.1 s, Llama-3.1-8B on an H100", **DENSE,
+        **{**ALL_ON, "columns": ["in time, %", "job mean, s", "cache hits, %"] + LATENCY},
+        trace=lambda folder: public("weka_claude_code_220_sessions.jsonl.gz"),
+        flags=["--requests", "1500", "--rate", "0.5", "--length-scale", "0.2", "--gap-max", "20s", "--slo", "ttft_ms=5000,tbt_ms=100"]),
 }
 
 
@@ -330,9 +354,15 @@ def percentile(values, share):
     return values[low] if low + 1 == len(values) else values[low] + (at - low) * (values[low + 1] - values[low])
 
 
+def settings(words):
+    """What a cell says, over the peer-like configuration: no table changes its meaning when a default does."""
+    chosen = dict(word.split("=", 1) for word in f"{PEER} {words}".split())
+    return " ".join(f"{key}={value}" for key, value in chosen.items())
+
+
 def run_cell(tool, e, path, words, folder):
     command = [tool, "compare", "--json", "--quiet", "--trace", path, "--model", e["model"], "--hardware", e["hardware"],
-               "--grid", words, "--out", folder, *e.get("flags", [])]
+               "--grid", settings(words), "--out", folder, *e.get("flags", [])]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{e['title']}: {done.stderr.strip()}")
@@ -340,6 +370,10 @@ def run_cell(tool, e, path, words, folder):
     if "light_tenant" in e:
         rows = map(json.loads, (folder / "cell-1.jsonl").read_text().splitlines())
         cell["light_ttft_p99_s"] = percentile([r["ttft_ms"] / 1e3 for r in rows if r.get("tenant") == e["light_tenant"]], 0.99)
+    if "short_tokens" in e:
+        rows = map(json.loads, (folder / "cell-1.jsonl").read_text().splitlines())
+        waits = [r["ttft_ms"] / 1e3 for r in rows if r["prompt_tokens"] <= e["short_tokens"]]
+        cell["short_ttft_mean_s"], cell["short_ttft_p50_s"] = sum(waits) / len(waits), percentile(waits, 0.5)
     if "limits_ms" in e:
         rows = list(map(json.loads, (folder / "cell-1.jsonl").read_text().splitlines()))
         cell["late_first"] = sum(r["ttft_ms"] > e["limits_ms"][0] for r in rows) / len(rows)
@@ -363,7 +397,7 @@ def table(e, cells):
             (value, digits), first = figure(cell, column), figure(cells[0], column)[0]
             ratio = f" ({value / first:.2f}x)" if cell is not cells[0] and first else ""
             row.append(f"{value:,.{digits}f}{ratio}")
-        lines.append(f"| `{words}` | " + " | ".join(row) + " |")
+        lines.append(f"| `{words or PEER}` | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 

@@ -133,8 +133,8 @@ const option_row settings_rows[] = {
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
      "a request that would wait longer, as predicted from the pace of late and the queue before it (all of it, as if first come were first served; with order priority only who goes before it), is refused; 0: no bound", false},
-    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "fcfs", ORDERS, NULL,
-     "who goes first: who came first; the better priority; the earliest deadline; the shortest; the earliest job; the most "
+    {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "deadline", ORDERS, NULL,
+     "who goes first: who came first; the better priority; the earliest deadline (who came first, among those that have none); the shortest; the earliest job; the most "
      "value for the time",
      false},
     {"scheduler", "priority-age", OPTION_U32, PLAN(order.age_ms), 0, 4294967295.0, "0", NULL, "MS",
@@ -151,7 +151,7 @@ const option_row settings_rows[] = {
      "admission past-future: the share of past answers that are no longer than predicted; 0: 70", false},
     {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
      "admission past-future: pages left for what the prediction misses; 0: 5", false},
-    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "chunked", SLICINGS, NULL,
+    {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "auto", SLICINGS, NULL,
      "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
      "the model has experts",
      false},
