@@ -5,8 +5,8 @@
  * Each connection is kept alive and has one request out at a time: GET, or POST where there is a body. Its next one is sent
  * when the answer is complete (and PAUSE_US after the last was sent, for a load that is not a flood). The first fifth of the
  * time is not counted. Where answers are wanted as fast as they come it does not sleep: to wake another CPU costs a server
- * microseconds, which it would pay for being slower than its client. HEADER is one more line of each request. Events of a stream ("data: {") are counted, and the time
- * between two on the same connection. Prints one line of JSON. */
+ * microseconds, which it would pay for being slower than its client. HEADER is one more line of each request. Events of a
+ * stream ("data: {") are counted, and the time between two on the same connection. Prints one line of JSON. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>

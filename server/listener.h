@@ -1,8 +1,8 @@
 /* server/listener.h: the socket side of http.h on libuv: accepting, reading, writing, the clock, and nothing else.
  *
- * A listener listens on any number of sockets (acceptor.h), each with a role: clients come in at the public ones, the operator at the
- * admin one, and a connection knows by which it came (http_conn.role). A socket is made from a name here, or was bound by
- * somebody else before the daemon was started (systemd).
+ * A listener listens on any number of sockets (acceptor.h), each with a role: clients come in at the public ones, the
+ * operator at the admin one, and a connection knows by which it came (http_conn.role). A socket is made from a name here, or
+ * was bound by somebody else before the daemon was started (systemd).
  *
  * One buffer is shared by all reads of the loop, because http_feed never keeps a pointer into it. An answer is written at
  * once with one system call; only what the socket would not take waits for the loop.

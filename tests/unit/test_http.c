@@ -119,7 +119,8 @@ static void a_request_split_at_every_byte_is_the_same_request(void **state) {
     }
 }
 
-/* A letter and a line feed look like the empty line that may stand before a request, where only the count of bytes is looked at. */
+/* A letter and a line feed look like the empty line that may stand before a request, where only the count of bytes is looked
+ * at. */
 static void a_bare_line_feed_behind_a_letter_is_refused_however_it_arrives(void **state) {
     (void)state;
     static const char text[] = "E\n\r\nGET /a HTTP/1.1\r\n" HOST "\r\n";
