@@ -10,12 +10,12 @@
 
 struct cuda_queue {
     cudaStream_t stream;
-    bool         says; /* prints what is launched (cuda_api.queue_says) */
+    bool         says; /* prints what is launched (cuda_object.queue_says) */
 };
 
 enum { SHARED_WITHOUT_ASKING = 48 << 10 };
 
-/* What a launch says when it fails is kept by the runtime until it is asked for, at the next cuda_api call that waits. */
+/* What a launch says when it fails is kept by the runtime until it is asked for, at the next wait (object.h). */
 template <class P> static void launch(cuda_queue *q, const char *name, void (*kernel)(P), cuda_shape s, const P &p) {
     if (q->says)
         fprintf(stderr, "cuda: %s, %u x %u x %u blocks of %u threads, %u bytes of shared memory\n", name, s.grid[0],

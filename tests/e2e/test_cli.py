@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from conftest import BINARY
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 USAGE, NOT_FOUND, ADDRESS, CONFIG = 64, 66, 73, 78  # exit statuses of base/error.h
 
@@ -60,6 +62,20 @@ def test_without_a_gpu_auto_says_why_it_takes_the_cpu_and_cuda_is_refused(pensto
     refused = penstock("serve", "--model", standin, "--device", "cuda", "--port", 0)
     assert refused.returncode != 0 and refused.stdout == ""
     assert re.search(rf"there is no CUDA device, because .*({NO_GPU})", refused.stderr), refused.stderr
+
+
+EMULATED = BINARY.parent / "penstock-emulated-cuda.so"
+
+
+@pytest.mark.skipif(not EMULATED.exists(), reason="the emulated GPU is not built")
+def test_an_emulated_gpu_answers_as_the_cpu_does(penstock, standin, monkeypatch):
+    ask = ["generate", "--model", standin, "--prompt", "Who are you?", "--chat", "--max-tokens", 5]
+    expected = penstock(*ask, "--device", "cpu").stdout.splitlines()[0]
+    monkeypatch.setenv("PENSTOCK_CUDA_OBJECT", str(EMULATED))
+    assert re.search(r", cuda, on an emulated GPU: ", penstock("plan", "--model", standin).stdout)
+    answered = penstock(*ask, "--device", "cuda")
+    assert answered.returncode == 0, answered.stderr
+    assert answered.stdout.splitlines()[0] == expected
 
 
 def test_check_reads_everything_and_stops(penstock, standin, tmp_path):
