@@ -97,10 +97,9 @@ CUDA_C uint32_t cuda_attention_many_max(const cuda_attention_facts *f, uint32_t 
 /* Where few-row items, merges or partials run out, a run is given to the kernel of many rows. False: those ran out. */
 CUDA_C bool cuda_attention_make(cuda_attention_plan *p, const cuda_attention_facts *f, const cuda_run *runs, uint32_t count);
 /* How many of the items from `begin` on one launch may do: at least one; as many as stay within flops_max. */
-CUDA_C uint32_t  cuda_attention_within(const cuda_attention_facts *f, const cuda_attention_item *items, uint32_t begin,
-                                       uint32_t count, double flops_max);
-CUDA_C cuda_cost cuda_attention_cost(const cuda_attention_facts *f, const cuda_run *runs, uint32_t count);
-CUDA_C size_t    cuda_attention_partial_bytes(const cuda_attention_facts *f, uint32_t partials);
+CUDA_C uint32_t cuda_attention_within(const cuda_attention_facts *f, const cuda_attention_item *items, uint32_t begin,
+                                      uint32_t count, double flops_max);
+CUDA_C size_t   cuda_attention_partial_bytes(const cuda_attention_facts *f, uint32_t partials);
 
 /* ---- launches ---- */
 

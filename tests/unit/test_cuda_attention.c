@@ -1,7 +1,7 @@
 /* Attention on the GPU against a double-precision reference; and its promise that a row's bits follow from its position. */
 #include <stdio.h>
 
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_cost.h"
 #include "tests/unit/cuda_kernels.h"
 
 enum { RUNS_MAX = 4, LAYERS = 2, LAYER = 1, ITEMS_MAX = 64, PARTIALS_MAX = 2048, EXTRA_PAGES = 3 };
