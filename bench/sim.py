@@ -3,9 +3,9 @@
 
     bench/sim.py [--build build] [--docs] [NAME ...]      `make bench-sim ARGS="layered_moe"` runs one of them
 
-Each cell is one call of `penstock-bench compare`. Prints a table an experiment; with --docs the tables go into docs/scheduling.md
-and all figures into bench/results/sim-DATE.json. Whole public traces are looked for in PENSTOCK_TRACES (default ../shared/traces);
-an experiment whose trace is not there is skipped by name."""
+Each cell is one call of `penstock-bench compare`. Prints a table an experiment, and draws them all on one page, BUILD/bench-sim.html;
+with --docs the tables go into docs/scheduling.md and all figures into bench/results/sim-DATE.json. Whole public traces are looked for
+in PENSTOCK_TRACES (default ../shared/traces); an experiment whose trace is not there is skipped by name."""
 import argparse
 import csv
 import datetime
@@ -17,6 +17,8 @@ import random
 import re
 import subprocess
 import sys
+
+import sim_page
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRACES = pathlib.Path(os.environ.get("PENSTOCK_TRACES", ROOT.parent / "shared/traces"))
@@ -401,6 +403,12 @@ def table(e, cells):
     return "\n".join(lines)
 
 
+def drawn(name, e, cells, folder):
+    columns = [(c, [figure(cell, c)[0] for cell in cells], COLUMNS[c][2]) for c in e["columns"]]
+    return sim_page.section(name, e["title"], e["paper"], [words or PEER for words in e["cells"]], columns,
+                            [folder / name / str(i) for i in range(len(cells))])
+
+
 def put_into_docs(name, text):
     page = DOCS.read_text()
     begin, end = f"<!-- {name}: printed by make bench-sim -->\n", "<!-- end -->"
@@ -417,7 +425,7 @@ def main():
     options = parser.parse_args()
     tool, folder = ROOT / options.build / "penstock-bench", ROOT / options.build / "sim"
     folder.mkdir(parents=True, exist_ok=True)
-    date, results = datetime.date.today().isoformat(), {}
+    date, results, sections = datetime.date.today().isoformat(), {}, []
     for name in options.names or EXPERIMENTS:
         e = EXPERIMENTS[name]
         try:
@@ -430,8 +438,13 @@ def main():
         print(f"\n== {name}\n{text}", flush=True)
         results[name] = dict(title=e["title"], model=e["model"], hardware=e["hardware"], flags=e.get("flags", []),
                              cells=[dict(words=w, **c) for w, c in zip(e["cells"], cells)])
+        sections.append(drawn(name, e, cells, folder))
         if options.docs:
             put_into_docs(name, text)
+    if results:
+        page = ROOT / options.build / "bench-sim.html"
+        page.write_text(sim_page.page(date, list(results), sections, folder / next(iter(results)) / "0"))
+        print(f"\nplots: {page}")
     if options.docs:
         path = ROOT / f"bench/results/sim-{date}.json"
         path.parent.mkdir(exist_ok=True)
