@@ -105,22 +105,24 @@ static void embedding_reads_rows_of_any_type_and_width(void **state) {
     rng r = {6, 0};
     FOR_EACH_EMULATION for (int type = 0; type < DTYPE_COUNT; type++) for (uint32_t w = 0; w < 6; w++) {
         const uint32_t width = widths[w];
+        const uint32_t pitch = w % 2 ? (width + 31) / 16 * 16 : width; /* rows apart, or end to end */
         const size_t   stride = row_bytes(DTYPE_F32, width);
-        float         *table = random_values(&r, (dtype)type, VOCAB * width);
+        float         *table = random_values(&r, (dtype)type, VOCAB * pitch);
         uint32_t       tokens[TOKENS];
         for (int i = 0; i < TOKENS; i++) tokens[i] = (uint32_t)rng_below(&r, VOCAB);
         tokens[0] = VOCAB - 1;
-        cuda_embed_args a = {TOKENS,
-                             width,
-                             gpu_copy_of(tokens, sizeof tokens),
-                             gpu_values((dtype)type, table, VOCAB * width),
-                             (dtype)type,
-                             gpu_room(TOKENS * stride),
-                             stride};
+        cuda_embed_args a = {.rows = TOKENS,
+                             .width = width,
+                             .tokens = gpu_copy_of(tokens, sizeof tokens),
+                             .table = gpu_values((dtype)type, table, VOCAB * pitch),
+                             .table_type = (dtype)type,
+                             .out = gpu_room(TOKENS * stride),
+                             .out_stride = stride,
+                             .table_stride = w % 2 ? pitch * dtype_bytes((dtype)type) : 0};
         char           *out = take(TOKENS * stride);
         cuda_embed(gpu_queue(), &a);
         gpu_read(out, a.out, TOKENS * stride);
-        for (uint32_t i = 0; i < TOKENS; i++) assert_memory_equal(out + i * stride, table + tokens[i] * width, width * 4);
+        for (uint32_t i = 0; i < TOKENS; i++) assert_memory_equal(out + i * stride, table + tokens[i] * pitch, width * 4);
         gpu_drop(a.tokens), gpu_drop(a.table), gpu_drop(a.out);
         free(table), free(out);
     }
