@@ -230,7 +230,7 @@ static void preemption_without_frames_is_refused(void **state) {
     c.frame_count = c.frame_tokens = 0;
     scheduler *s;
     error      err;
-    assert_int_equal(scheduler_new(&s, &c, &err), ERR_INVALID);
+    assert_int_equal(scheduler_new(&s, &c, &err), ERR_CONFIG);
     assert_non_null(strstr(err.text, "frame"));
 }
 
