@@ -92,7 +92,7 @@ nightly: packages ## ten million simulated events from new seeds, ROUNDS=20 of t
 bench: $(BUILD)/penstock $(BENCHES) ## run the benches (docs/benchmarks.md says what they mean)
 	@$(PYTHON) bench/run.py --build $(BUILD) $(ARGS)
 
-bench-sim: $(BUILD)/penstock-bench ## run the scheduling experiments under the virtual clock (ARGS=--docs writes their tables into docs/) and draw build/bench-sim.html
+bench-sim: $(BUILD)/penstock-bench ## run the scheduling experiments under the virtual clock and draw build/bench-sim.html (ARGS=--docs writes docs/, ARGS="--plot RESULTS" draws recorded ones)
 	@$(PYTHON) bench/sim.py --build $(BUILD) $(ARGS)
 
 bench-agreement: $(BUILD)/penstock $(BUILD)/penstock-bench ## hold the simulator's TTFT and TPOT against a daemon's on this machine (ARGS=--record writes docs/)

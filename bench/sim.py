@@ -2,9 +2,11 @@
 """The scheduling experiments, under the virtual clock: baseline and candidate in one run, on the same trace.
 
     bench/sim.py [--build build] [--docs] [NAME ...]      `make bench-sim ARGS="layered_moe"` runs one of them
+    bench/sim.py --plot bench/results/sim-DATE.json       draws what was recorded, and runs nothing
 
 Each cell is one call of `penstock-bench compare`. Prints a table an experiment, and draws them all on one page, BUILD/bench-sim.html;
-with --docs the tables go into docs/scheduling.md and all figures into bench/results/sim-DATE.json. Whole public traces are looked for
+with --docs the tables go into docs/scheduling.md, all figures into bench/results/sim-DATE.json and what the defaults are worth into
+docs/defaults.svg. Whole public traces are looked for
 in PENSTOCK_TRACES (default ../shared/traces); an experiment whose trace is not there is skipped by name."""
 import argparse
 import csv
@@ -23,6 +25,7 @@ import sim_page
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRACES = pathlib.Path(os.environ.get("PENSTOCK_TRACES", ROOT.parent / "shared/traces"))
 DOCS = ROOT / "docs/scheduling.md"
+DEFAULTS = ROOT / "docs/defaults.svg"
 
 
 class Missing(Exception):
@@ -395,6 +398,10 @@ EXPERIMENTS = {
         flags=["--requests", "1500", "--rate", "0.5", "--length-scale", "0.2", "--gap-max", "20s", "--slo", "ttft_ms=5000,tbt_ms=100"]),
 }
 
+JUDGED_ON = {"azure_code": "Azure code", "azure_conversation": "Azure conversations", "mooncake": "Mooncake", "arxiv": "arXiv, MoE",
+             "tenants": "two tenants", "weka": "WEKA"}
+DEFAULT_STEPS = {"": "peer-like", "order=deadline": "order = deadline", "slicing=auto": "slicing = auto", DEFAULT: "both: the default"}
+
 
 # ---- running ----
 
@@ -440,22 +447,49 @@ def figure(cell, column):
     return value * scale, digits
 
 
+def columns_of(e, cells):
+    return [(c, [figure(cell, c)[0] for cell in cells], COLUMNS[c][2]) for c in e["columns"]]
+
+
 def table(e, cells):
     lines = ["| | " + " | ".join(e["columns"]) + " |", "|---|" + "---:|" * len(e["columns"])]
-    for words, cell in zip(e["cells"], cells):
-        row = []
-        for column in e["columns"]:
-            (value, digits), first = figure(cell, column), figure(cells[0], column)[0]
-            ratio = f" ({value / first:.2f}x)" if cell is not cells[0] and first else ""
-            row.append(f"{value:,.{digits}f}{ratio}")
+    columns = columns_of(e, cells)
+    for i, words in enumerate(e["cells"]):
+        row = [sim_page.said(values, i, digits) for _, values, digits in columns]
         lines.append(f"| `{words or PEER}` | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def drawn(name, e, cells, folder):
-    columns = [(c, [figure(cell, c)[0] for cell in cells], COLUMNS[c][2]) for c in e["columns"]]
-    return sim_page.section(name, e["title"], e["paper"], [words or PEER for words in e["cells"]], columns,
-                            [folder / name / str(i) for i in range(len(cells))])
+def section(name, result, folder):
+    """folder: where the run left its requests, or None."""
+    e, cells = EXPERIMENTS[name], result["cells"]
+    folders = [folder / name / str(i) for i in range(len(cells))] if folder else []
+    return sim_page.section(name, result["title"], e["paper"], [c["words"] or PEER for c in cells], columns_of(e, cells), folders)
+
+
+def draw_page(path, dated, results, folder=None):
+    names = [name for name in results if name in EXPERIMENTS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(sim_page.page(dated, names, [section(name, results[name], folder) for name in names]))
+    print(f"\nplots: {path}")
+
+
+def defaults(results):
+    """The picture for docs/: the first column of each trace that the defaults were chosen on; None where one of them is missing."""
+    if any(name not in results for name in JUDGED_ON):
+        return None
+    groups = []
+    for name, label in JUDGED_ON.items():
+        cells = {cell["words"]: cell for cell in results[name]["cells"]}
+        column, values, digits = columns_of(EXPERIMENTS[name], [cells[words] for words in DEFAULT_STEPS])[0]
+        groups.append((f"{label}: {column}", values, digits))
+    return sim_page.ratios("Rate at which 90 % are in time (WEKA: how many are in time), simulated", list(DEFAULT_STEPS.values()), groups)
+
+
+def draw_defaults(results):
+    picture = defaults(results)
+    if picture:
+        DEFAULTS.write_text(picture)
 
 
 def put_into_docs(name, text):
@@ -470,11 +504,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build"))
     parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="RESULTS", help="draw these recorded figures; run nothing")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
+    page = ROOT / options.build / "bench-sim.html"
+    if options.plot:
+        results = json.loads(options.plot.read_text())
+        absent = [name for name in options.names if name not in results]
+        if absent:
+            sys.exit(f"{options.plot} has no experiment {absent[0]}; it has {', '.join(results)}")
+        draw_page(page, options.plot.name, {name: results[name] for name in options.names or results})
+        if options.docs:
+            draw_defaults(results)
+        return
     tool, folder = ROOT / options.build / "penstock-bench", ROOT / options.build / "sim"
     folder.mkdir(parents=True, exist_ok=True)
-    date, results, sections = datetime.date.today().isoformat(), {}, []
+    date, results = datetime.date.today().isoformat(), {}
     for name in options.names or EXPERIMENTS:
         e = EXPERIMENTS[name]
         try:
@@ -487,18 +532,16 @@ def main():
         print(f"\n== {name}\n{text}", flush=True)
         results[name] = dict(title=e["title"], model=e["model"], hardware=e["hardware"], flags=e.get("flags", []),
                              cells=[dict(words=w, **c) for w, c in zip(e["cells"], cells)])
-        sections.append(drawn(name, e, cells, folder))
         if options.docs:
             put_into_docs(name, text)
     if results:
-        page = ROOT / options.build / "bench-sim.html"
-        page.write_text(sim_page.page(date, list(results), sections, folder / next(iter(results)) / "0"))
-        print(f"\nplots: {page}")
+        draw_page(page, date, results, folder)
     if options.docs:
         path = ROOT / f"bench/results/sim-{date}.json"
         path.parent.mkdir(exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**before, **results}, indent=1) + "\n")
+        results = {**(json.loads(path.read_text()) if path.exists() else {}), **results}
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        draw_defaults(results)
 
 
 if __name__ == "__main__":
