@@ -282,12 +282,17 @@ class Bench:
                 connection.sendall(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
                 connection.recv(4096)
             per_connection = (settled() - start) / connections
-            metric(daemon.port, "penstock_exchanges")  # the page that it is read from has room of its own, once
+
+            def wait_in_line(these):
+                before = metric(daemon.port, "penstock_exchanges")
+                for connection in these:
+                    connection.sendall(request)
+                while metric(daemon.port, "penstock_exchanges") < before + len(these):
+                    time.sleep(0.05)
+
+            wait_in_line(idle[-100:])  # what the first of them take once, for all: tables, the page that metrics are read from
             start = settled()
-            for connection in idle[:waiting]:
-                connection.sendall(request)
-            while metric(daemon.port, "penstock_exchanges") < waiting:
-                time.sleep(0.05)
+            wait_in_line(idle[:waiting])
             per_request = (settled() - start) / waiting
         self.row("M2", f"an idle connection, of {connections:,}", f"{per_connection:,.0f} B", "", "", "≤ 2,048 B", per_connection <= 2048)
         self.row("M2", f"a waiting request of 1,000 tokens, of {waiting:,}", f"{per_request:,.0f} B", "", "", "≤ 6,144 B", per_request <= 6144)

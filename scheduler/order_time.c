@@ -55,7 +55,8 @@ enum { UNHURRIED_US = 10000000 };
 enum { DEADLINE_FEASIBLE, DEADLINE_LATE };
 
 static order_rank deadline_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
-    const uint64_t due_us = due_of(q, order_decode_us(q, 0.5));
+    const bool     wants_end = q->request->slo.deadline_us || q->job_end_us != UINT64_MAX; /* else nobody asks how long it becomes */
+    const uint64_t due_us = due_of(q, wants_end ? order_decode_us(q, 0.5) : 0);
     if (due_us == UINT64_MAX)
         return (order_rank){DEADLINE_FEASIBLE, sum_of(q->arrived_us, UNHURRIED_US), .until_us = RANK_HOLDS};
     if (q->returning) return (order_rank){DEADLINE_FEASIBLE, due_us, .until_us = RANK_HOLDS};
