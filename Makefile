@@ -43,7 +43,7 @@ NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUD
               -Xptxas -v -Xcompiler -fPIC,-Wall,-Wextra,-ffp-contract=off -Werror all-warnings -I. -MMD -MP
 CUDA_FILES  = $(wildcard kernels/cuda/*.cu)
 CUDA_OBJECT = $(if $(and $(NVCC),$(CUDA_FILES),$(filter release,$(MODE))),$(BUILD)/penstock-cuda.so)
-EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/runtime.cu,$(CUDA_FILES)) $(wildcard tests/cuda/*.cu tests/cuda/*.cpp)))
+EMULATED    = $(patsubst %,$(BUILD)/emulated/%.o,$(basename $(filter-out %/runtime.cu,$(CUDA_FILES)) $(filter-out %/on_gpu.cu,$(wildcard tests/cuda/*.cu tests/cuda/*.cpp))))
 CXXFLAGS   += $(filter-out -std=% -Wstrict-prototypes,$(CFLAGS)) -std=c++17 -fno-exceptions -fno-rtti -Wno-unknown-pragmas -fPIC -x c++
 
 # penstock-bench is made of these; the other files in bench/ are programs of their own.
@@ -54,6 +54,7 @@ BENCH_OBJECTS = $(BENCH_TOOL:%=$(BUILD)/bench/%.o)
 
 # Each test, fuzz target and bench is a program of one file that links the whole library.
 UNIT_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/sim/*.c))
+GPU_TESTS  = $(if $(CUDA_OBJECT),$(patsubst tests/unit/%.c,$(BUILD)/tests/gpu/%,$(wildcard tests/unit/test_cuda_*.c)))
 THREADED   = $(filter $(addprefix %/test_,engine service health log device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
@@ -128,9 +129,15 @@ uninstall: ## remove what install put in place, but for the configuration
 
 packages:
 	@scripts/install-packages.sh
-programs: $(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
+programs: $(UNIT_TESTS) $(GPU_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_logits
 threaded: $(THREADED)
 fuzzers: $(FUZZERS)
+
+gpu-bundle: $(BUILD)/penstock $(BUILD)/penstock-bench $(CUDA_OBJECT) $(GPU_TESTS) $(BUILD)/tests/unit/test_device_cuda $(BUILD)/bench/kernels_cuda ## put what a machine with a GPU needs into build/gpu-bundle (needs nvcc)
+	@scripts/gpu-bundle.sh $(BUILD) "$(CUDA_OBJECT)" $(BUILD)/tests/gpu/libkernels.so $(GPU_TESTS)
+
+gpu-check: gpu-bundle ## check and measure the CUDA device on this machine's GPU (docs/operations.md; ARGS="--parts conformance,kernels")
+	@$(PYTHON) $(BUILD)/gpu-bundle/gpu-check --results bench/results $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
@@ -184,6 +191,13 @@ $(BUILD)/cuda/%.o: %.cu Makefile scripts/nvcc.sh
 $(BUILD)/penstock-cuda.so: $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o)
 	$(call say,nvcc) $(NVCC) -shared -o $@ $^
 
+# The kernels' tests once more, for a real GPU (gpu-check); without one they end and say so.
+$(BUILD)/tests/gpu/libkernels.so: $(addprefix $(BUILD)/cuda/tests/cuda/,on_gpu.o probe.o) $(filter-out %/object.o,$(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o))
+	@mkdir -p $(@D)
+	$(call say,nvcc) $(NVCC) -shared -o $@ $^
+$(BUILD)/tests/gpu/%: $(BUILD)/tests/unit/%.o $(BUILD)/tests/gpu/libkernels.so $(BUILD)/libpenstock.a
+	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -L$(@D) -lkernels -Wl,-rpath,'$$ORIGIN' -lcmocka $(LDLIBS)
+
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
@@ -194,6 +208,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(if $(filter %_dnnl,$*),-ldnnl)
 
-.PHONY: all serve check unit asan tsan fuzz nightly bench bench-sim bench-agreement lint format docs install uninstall bench-http packages programs threaded fuzzers clean help
+.PHONY: all serve check unit asan tsan fuzz nightly bench bench-sim bench-agreement lint format docs install uninstall bench-http gpu-bundle gpu-check packages programs threaded fuzzers clean help
 .SECONDARY:
--include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
+-include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(addprefix $(BUILD)/cuda/tests/cuda/,on_gpu.d probe.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d

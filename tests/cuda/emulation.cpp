@@ -510,3 +510,4 @@ void *gpu_copy_of(const void *host, size_t bytes) {
 }
 void gpu_read(void *host, const void *gpu, size_t bytes) { memcpy(host, gpu, bytes); }
 void gpu_free(void *gpu) { free(gpu); }
+bool gpu_is_emulated() { return true; }
