@@ -35,8 +35,7 @@ OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY = $(filter-out $(BUILD)/server/main.o,$(OBJECTS)) $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o
 
 # kernels/cuda/*.cu, twice: for GPUs by nvcc, where it is, into one object, which the daemon opens at start (kernels/cuda/object.h);
-# and by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the
-# last architecture serves later GPUs.
+# and by the host's compiler against tests/cuda/emulation.h, for the tests. PTX of the last architecture serves later GPUs.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCCFLAGS   = -std=c++17 -O3 -fmad=false -lineinfo --threads 2 $(foreach a,$(CUDA_ARCHS),-gencode arch=$(a:sm_%=compute_%),code=$(a)) \
@@ -133,17 +132,11 @@ programs: $(UNIT_TESTS) $(GPU_TESTS) $(FUZZERS) $(BUILD)/tests/numerics/dump_log
 threaded: $(THREADED)
 fuzzers: $(FUZZERS)
 
-gpu-bundle: $(BUILD)/penstock $(BUILD)/penstock-bench $(CUDA_OBJECT) $(GPU_TESTS) $(BUILD)/tests/unit/test_device_cuda $(BUILD)/bench/kernels_cuda ## put what a machine with a GPU needs into build/gpu-bundle (needs nvcc)
-	@scripts/gpu-bundle.sh $(BUILD) "$(CUDA_OBJECT)" $(BUILD)/tests/gpu/libkernels.so $(GPU_TESTS)
-
-gpu-check: gpu-bundle ## check and measure the CUDA device on this machine's GPU (docs/operations.md; ARGS="--parts conformance,kernels")
-	@$(PYTHON) $(BUILD)/gpu-bundle/gpu-check --results bench/results $(ARGS)
-
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile tests/cuda/gpu.mk | expand -t 12
 
 # ---- how things are built (V=1 shows the commands) ----
 
@@ -191,13 +184,6 @@ $(BUILD)/cuda/%.o: %.cu Makefile scripts/nvcc.sh
 $(BUILD)/penstock-cuda.so: $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o)
 	$(call say,nvcc) $(NVCC) -shared -o $@ $^
 
-# The kernels' tests once more, for a real GPU (gpu-check); without one they end and say so.
-$(BUILD)/tests/gpu/libkernels.so: $(addprefix $(BUILD)/cuda/tests/cuda/,on_gpu.o probe.o) $(filter-out %/object.o,$(CUDA_FILES:%.cu=$(BUILD)/cuda/%.o))
-	@mkdir -p $(@D)
-	$(call say,nvcc) $(NVCC) -shared -o $@ $^
-$(BUILD)/tests/gpu/%: $(BUILD)/tests/unit/%.o $(BUILD)/tests/gpu/libkernels.so $(BUILD)/libpenstock.a
-	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -L$(@D) -lkernels -Wl,-rpath,'$$ORIGIN' -lcmocka $(LDLIBS)
-
 # A fuzz target is a test of its corpus (replay.c calls it for each file), or, with MODE=fuzz, a libFuzzer program.
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(if $(filter fuzz,$(MODE)),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libbench.a $(BUILD)/libpenstock.a
 	$(call say,link) $(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
@@ -210,4 +196,5 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libpenstock.a
 
 .PHONY: all serve check unit asan tsan fuzz nightly bench bench-sim bench-agreement lint format docs install uninstall bench-http gpu-bundle gpu-check packages programs threaded fuzzers clean help
 .SECONDARY:
--include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(addprefix $(BUILD)/cuda/tests/cuda/,on_gpu.d probe.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
+include tests/cuda/gpu.mk
+-include $(OBJECTS:.o=.d) $(EMULATED:.o=.d) $(CUDA_FILES:%.cu=$(BUILD)/cuda/%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst %,%.d,$(UNIT_TESTS) $(FUZZERS) $(BENCHES)) $(BUILD)/tests/fuzz/replay.d
