@@ -111,14 +111,18 @@ static void format_line(buf *line, log_level level, const char *subsystem, const
     }
 }
 
-static void write_all(const char *bytes, size_t n) {
+/* Returns how many lines were lost because they cannot be written: there is nowhere left to complain. */
+static uint64_t write_all(const char *bytes, size_t n) {
+    uint64_t lost = 0;
     while (n) {
         ssize_t written = write(log_fd, bytes, n);
         if (written < 0 && errno == EINTR) continue;
         if (written < 0 && errno == EAGAIN && poll(&(struct pollfd){.fd = log_fd, .events = POLLOUT}, 1, -1) >= 0) continue;
-        if (written < 0) return; /* nowhere left to complain */
+        if (written < 0) break;
         bytes += written, n -= (size_t)written;
     }
+    for (; n > 0; bytes++, n--) lost += *bytes == '\n';
+    return lost;
 }
 
 /* ---- in the background ---- */
@@ -141,8 +145,8 @@ static void take_waiting(buf *taken) {
     *taken = out.waiting, out.waiting = empty;
     out.dropped_told = out.dropped;
     if (!dropped) return;
-    char text[128];
-    snprintf(text, sizeof text, "%llu lines were dropped here: whoever reads the log did not keep up",
+    char text[160];
+    snprintf(text, sizeof text, "%llu lines were dropped here: whoever reads the log did not keep up, or nothing could be written",
              (unsigned long long)dropped);
     taken->limit = 2 * WAITING_MAX_BYTES;
     format_line(taken, LOG_WARN, "log", text, NULL);
@@ -164,8 +168,9 @@ static void *write_for_ever(void *unused) {
         take_waiting(&taken);
         out.writes = true;
         pthread_mutex_unlock(&out.lock);
-        write_all(taken.data, taken.size);
+        const uint64_t lost = write_all(taken.data, taken.size);
         pthread_mutex_lock(&out.lock);
+        out.dropped += lost;
     }
     return unused;
 }

@@ -261,7 +261,7 @@ const metric_row metric_rows[] = {
      EACH("status", status_class, 6)},
     {OURS("penstock_http_malformed_total"), COUNTER, NULL, "Requests that were not HTTP, too large or too slow.",
      FACT_U64(malformed)},
-    {OURS("penstock_log_lines_dropped_total"), COUNTER, NULL, "Lines of the log that nobody took in time.",
+    {OURS("penstock_log_lines_dropped_total"), COUNTER, NULL, "Lines of the log that nobody took in time, or that could not be written.",
      FACT_U64(log_dropped)},
     {OURS("penstock_http_connections"), GAUGE, NULL, "Open connections.", FACT_U64(connections)},
     {OURS("penstock_http_connections_accepted_total"), COUNTER, NULL, "Connections accepted.",

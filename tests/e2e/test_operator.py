@@ -57,6 +57,14 @@ def test_a_reload_changes_what_can_be_changed_and_says_the_rest(configured):
     assert reload(configured) == ["no setting has changed"]
 
 
+def test_a_full_disk_costs_lines_of_log_which_are_counted_and_nothing_else(start_daemon, standin):
+    daemon = start_daemon("--log-file", "/dev/full", model=standin)
+    for _ in range(3):
+        assert daemon.post("/v1/chat/completions", CHAT)["choices"]
+    wait_for(lambda: daemon.metric("penstock_log_lines_dropped_total") > 0)
+    assert daemon.stop() == 0
+
+
 def test_a_reload_takes_effect(configured):
     configured.write("[server]\nconnections-max = 1\n")
     reload(configured)
