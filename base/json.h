@@ -1,8 +1,9 @@
 /* base/json.h: JSON from strangers, checked before it is believed.
  *
- * The tree is cJSON's, the parser is not: what cJSON lets through is refused, such as bytes that are not UTF-8, nesting deeper
- * than the limit, `\u0000` (a NUL would silently cut a C string), and anything after the value; and text is copied, not walked
- * (json_tree.c). Numbers are doubles; the typed getters refuse what a double or the asked-for type cannot hold. */
+ * The tree is cJSON's, the parser is not: what cJSON lets through is refused, such as bytes that are not UTF-8, nesting
+ * deeper than the limit, `\u0000` (a NUL would silently cut a C string), and anything after the value; and text is copied,
+ * not walked (json_tree.c). Numbers are doubles; the typed getters refuse what a double or the asked-for type cannot hold.
+ */
 #pragma once
 #include <cjson/cJSON.h>
 #include <stdbool.h>

@@ -146,7 +146,8 @@ static void take_waiting(buf *taken) {
     out.dropped_told = out.dropped;
     if (!dropped) return;
     char text[160];
-    snprintf(text, sizeof text, "%llu lines were dropped here: whoever reads the log did not keep up, or nothing could be written",
+    snprintf(text, sizeof text,
+             "%llu lines were dropped here: whoever reads the log did not keep up, or nothing could be written",
              (unsigned long long)dropped);
     taken->limit = 2 * WAITING_MAX_BYTES;
     format_line(taken, LOG_WARN, "log", text, NULL);
@@ -200,7 +201,8 @@ static struct timespec after_ms(clockid_t clock, unsigned ms) {
 
 void log_flush(unsigned timeout_ms) {
     const struct timespec due = after_ms(CLOCK_MONOTONIC, timeout_ms), due_by_clock = after_ms(CLOCK_REALTIME, timeout_ms);
-    if (pthread_mutex_timedlock(&out.lock, &due_by_clock) != 0) return; /* it may be this thread's own, on its way to abort */
+    if (pthread_mutex_timedlock(&out.lock, &due_by_clock) != 0)
+        return; /* it may be this thread's own, on its way to abort */
     while (out.runs && (out.waiting.size || out.writes))
         if (pthread_cond_timedwait(&out.emptied, &out.lock, &due) != 0) break;
     pthread_mutex_unlock(&out.lock);

@@ -20,7 +20,8 @@ static int read_max_tokens(const char *value, clients *c, error *err) {
     c->max_tokens = 0;
     if (strcmp(value, "exact") == 0) return OK;
     if (*end || end == value || *value == '-' || n == 0 || n > TRACE_TOKENS_MAX)
-        return error_set(err, ERR_USAGE, "--grid max-tokens is a number from 1 to %d, or exact, not '%s'", TRACE_TOKENS_MAX, value);
+        return error_set(err, ERR_USAGE, "--grid max-tokens is a number from 1 to %d, or exact, not '%s'", TRACE_TOKENS_MAX,
+                         value);
     return c->max_tokens = (uint32_t)n, OK;
 }
 

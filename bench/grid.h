@@ -1,8 +1,8 @@
 /* bench/grid.h: "slicing=chunked,layered order=fcfs,deadline": which settings are compared.
  *
  * A word is any setting of `penstock serve` in its sections engine and scheduler, so whatever the daemon can be told is in
- * the grid; and what the clients say (simulate.h): `hints` (no, yes, sizes) and `max-tokens` (a number, exact). The cells are
- * all combinations, the last word changing fastest; the first cell is what the others are held against. */
+ * the grid; and what the clients say (simulate.h): `hints` (no, yes, sizes) and `max-tokens` (a number, exact). The cells
+ * are all combinations, the last word changing fastest; the first cell is what the others are held against. */
 #pragma once
 #include "bench/simulate.h"
 #include "server/settings.h"

@@ -56,13 +56,13 @@ static void tick_x(buf *out, const plot *p, double v) {
 static void ticks_x(buf *out, const plot *p) {
     const plot_axes *a = &p->axes;
     if (!a->log_x) {
-        double step = nice_step(a->x_max - a->x_min, p->inner_width / TICK_GAP_X);
+        double     step = nice_step(a->x_max - a->x_min, p->inner_width / TICK_GAP_X);
         const long last = (long)floor(a->x_max / step + 1e-6);
         for (long i = (long)ceil(a->x_min / step); i <= last; i++) tick_x(out, p, (double)i * step);
         return;
     }
     const bool few = a->x_max / a->x_min < 1000;
-    const int last = (int)floor(log10(a->x_max) + 1e-9);
+    const int  last = (int)floor(log10(a->x_max) + 1e-9);
     for (int decade = (int)floor(log10(a->x_min)); decade <= last; decade++)
         for (int i = 0; i < (few ? 3 : 1); i++) {
             double v = pow(10, decade) * (i == 0 ? 1 : i == 1 ? 2 : 5);

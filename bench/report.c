@@ -157,7 +157,8 @@ void report_requests(const record *r, const trace *t, buf *out) {
         if (t->requests[i].tenant) add_string(out, "tenant", t->names[t->requests[i].tenant]);
         if (o->state != OUTCOME_UNSENT)
             add_number(out, "due_s", (double)o->due_us * 1e-6), add_number(out, "start_s", (double)o->start_us * 1e-6);
-        if (o->state == OUTCOME_COMPLETED) add_number(out, "cached_tokens", o->cached_tokens), add_times(o, out),
+        if (o->state == OUTCOME_COMPLETED)
+            add_number(out, "cached_tokens", o->cached_tokens), add_times(o, out),
                 buf_printf(out, "\"good\":%s,", record_good(r, t, i) ? "true" : "false");
         if (o->state == OUTCOME_FAILED) add_string(out, "error", r->reasons[o->reason]);
         out->data[out->size - 1] = '}';

@@ -93,8 +93,8 @@ bool   record_good(const record *r, const trace *t, uint32_t request); /* comple
 
 const char *metric_label(metric m); /* "time to first token" */
 
-void report_table(const record *r, const summary *s, FILE *out);
-void report_json(const record *r, const summary *s, buf *out);
-void report_html(const record *r, const summary *s, buf *out);
-extern const char report_style[]; /* CSS of the page, for others like it */
-void report_requests(const record *r, const trace *t, buf *out); /* JSON lines, in the order of the trace */
+void              report_table(const record *r, const summary *s, FILE *out);
+void              report_json(const record *r, const summary *s, buf *out);
+void              report_html(const record *r, const summary *s, buf *out);
+extern const char report_style[];                                             /* CSS of the page, for others like it */
+void              report_requests(const record *r, const trace *t, buf *out); /* JSON lines, in the order of the trace */

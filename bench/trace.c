@@ -172,7 +172,8 @@ int trace_add(trace_reader *r, const trace_row *row, error *err) {
     t->requests = grow(t->requests, t->request_count + 1u, &r->request_capacity, sizeof *t->requests);
     r->flags = grow(r->flags, t->request_count + 1u, &capacity, sizeof *r->flags);
     trace_request *q = &t->requests[t->request_count];
-    *q = (trace_request){.session = row->session, .shared_tokens = row->shared_tokens, .priority = (int32_t)row->priority, .slo = row->slo};
+    *q = (trace_request){
+        .session = row->session, .shared_tokens = row->shared_tokens, .priority = (int32_t)row->priority, .slo = row->slo};
     int code = read_tokens(row->prompt_tokens, "prompt's", &q->prompt_tokens, err);
     if (code == OK) code = read_tokens(row->output_tokens, "answer's", &q->output_tokens, err);
     if (code == OK) code = add_blocks(r, row, q, err);

@@ -32,8 +32,8 @@ enum {
 /* What the client hopes for; 0: does not care. */
 typedef struct {
     double ttft_ms, tpot_ms, tbt_ms, e2e_ms; /* first token; mean time per token after it; longest gap; the whole answer */
-    double job_ms; /* the session, from its first turn's start to its last answer's end */
-    double value;  /* of an answer in time, to those who weigh; 0: 1 */
+    double job_ms;                           /* the session, from its first turn's start to its last answer's end */
+    double value;                            /* of an answer in time, to those who weigh; 0: 1 */
 } slo;
 
 static inline bool slo_given(const slo *s) {

@@ -79,15 +79,15 @@ typedef struct {
     uint32_t    rows_max;    /* rows of one batch */
     uint32_t    outputs_max; /* sampled rows of one batch */
     uint32_t    page_count, page_tokens;
-    uint32_t    host_pages;  /* pages of host memory that pages may be copied to; 0: none, and nothing is ever copied */
-    uint32_t    copies_max;  /* begun and not yet told by copies_done */
+    uint32_t    host_pages; /* pages of host memory that pages may be copied to; 0: none, and nothing is ever copied */
+    uint32_t    copies_max; /* begun and not yet told by copies_done */
     uint32_t    frame_count, frame_rows;
     uint32_t    context_max;
-    bool        map_weights;  /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
-    const char *isa;          /* cpu: "auto", "avx512", "avx2", "plain" */
+    bool        map_weights;     /* cpu: use the mapped file instead of repacking into huge pages (small memory, slower) */
+    const char *isa;             /* cpu: "auto", "avx512", "avx2", "plain" */
     const char *sim_hardware;    /* sim: a row of its hardware table */
     const char *sim_calibration; /* sim: a file of measurements in place of the row's; NULL: none */
-    bool        sim_realtime; /* sim: sleep for the costed time (in the daemon) instead of only counting it */
+    bool        sim_realtime;    /* sim: sleep for the costed time (in the daemon) instead of only counting it */
     void (*progress)(void *context, const char *what, uint64_t done_bytes,
                      uint64_t total_bytes); /* while loading; may be NULL */
     void *progress_context;
@@ -132,13 +132,13 @@ typedef struct {
     int (*save_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
     int (*load_rows)(device *d, uint16_t live, uint32_t row, uint32_t count, uint32_t frame, uint32_t frame_row);
     int (*move_rows)(device *d, uint16_t live, uint32_t from_row, uint32_t to_row,
-                     uint32_t count);                           /* to <= from; may overlap */
-    int (*collect)(device *d, sampled *out, error *err);        /* [output_count] of the last bind */
+                     uint32_t count);                    /* to <= from; may overlap */
+    int (*collect)(device *d, sampled *out, error *err); /* [output_count] of the last bind */
     /* Begins the copies, each after what ran so far, and returns without waiting. */
     int (*copy_pages)(device *d, const page_copy *copies, uint32_t count, error *err);
     int (*await_copy)(device *d, uint64_t id, error *err); /* what runs from now on begins after it */
-    /* Copies that are over and were not told of; returns how many, at most `max`. wait: only once there is one, of those that
-     * were begun. */
+    /* Copies that are over and were not told of; returns how many, at most `max`. wait: only once there is one, of those
+     * that were begun. */
     uint32_t (*copies_done)(device *d, bool wait, copied_page *out, uint32_t max);
     int (*read_logits)(device *d, uint32_t output, float *out); /* [vocab] of the last batch, before penalties */
     void (*read_stats)(const device *d, device_stats *out);

@@ -22,7 +22,8 @@ static const struct {
     const char *name;
     fault_kind  kind;
     bool        in_a_pass; /* names one, with @ */
-} fault_kinds[] = {{"freeze", FAULT_FREEZE, true}, {"fail", FAULT_FAIL, true}, {"slow", FAULT_SLOW, false}, {"lose", FAULT_LOSE, false}};
+} fault_kinds[] = {
+    {"freeze", FAULT_FREEZE, true}, {"fail", FAULT_FAIL, true}, {"slow", FAULT_SLOW, false}, {"lose", FAULT_LOSE, false}};
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof *fault_kinds };
 
 static struct {
@@ -92,7 +93,7 @@ static int faulty_collect(device *d, sampled *out, error *err) {
 static int faulty_copy_pages(device *d, const page_copy *copies, uint32_t count, error *err) {
     return order.inner->copy_pages(d->inner, copies, count, err);
 }
-static int faulty_await_copy(device *d, uint64_t id, error *err) { return order.inner->await_copy(d->inner, id, err); }
+static int      faulty_await_copy(device *d, uint64_t id, error *err) { return order.inner->await_copy(d->inner, id, err); }
 static uint32_t faulty_copies_done(device *d, bool wait, copied_page *out, uint32_t max) {
     const uint32_t n = order.inner->copies_done(d->inner, wait, out, max);
     for (uint32_t i = 0; i < n && order.kind == FAULT_LOSE; i++) out[i].ok = out[i].id % order.ms != 0;
@@ -139,7 +140,8 @@ static int read_order(const char *text, error *err) {
         return OK;
     }
     return error_set(err, ERR_USAGE,
-                     "PENSTOCK_FAULT is '%.100s'; it may be freeze@PASS, freeze@PASS:MS, fail@PASS, slow:MS or lose:N", text);
+                     "PENSTOCK_FAULT is '%.100s'; it may be freeze@PASS, freeze@PASS:MS, fail@PASS, slow:MS or lose:N",
+                     text);
 }
 
 int device_misbehave(const device_api **api, error *err) {

@@ -181,7 +181,7 @@ int engine_open(engine **out, const engine_config *c, error *err) {
     *out = NULL;
     e->config = *c;
     e->last_output = NO_OUTPUT;
-    for (int8_t tops = 0; tops <= TOP_LOGPROBS_MAX; tops++) e->scoring[tops].top_logprobs = tops;
+    for (int tops = 0; tops <= TOP_LOGPROBS_MAX; tops++) e->scoring[tops].top_logprobs = (int8_t)tops;
     notice_init(&e->notice);
     pthread_mutex_init(&e->consumer_lock, NULL);
     cond_init_monotonic(&e->consumer_woken);

@@ -34,7 +34,7 @@ void pace_answer(pace *p, uint32_t output_tokens);
 /* ---- who is there ---- */
 typedef struct {
     uint32_t running, running_max, waiting;
-    uint32_t passed_over; /* of the waiting: those whom the last plan knew of and did not let in */
+    uint32_t passed_over;              /* of the waiting: those whom the last plan knew of and did not let in */
     uint64_t waiting_tokens;           /* prompt tokens of those who wait */
     uint64_t prompt_left;              /* of those who run: prompt tokens still to be computed */
     uint64_t tokens_free, tokens_held; /* room in the KV pages: free or cached; of those who run */

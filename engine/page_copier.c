@@ -19,7 +19,8 @@ struct page_copier {
 static const page_copy *at(const page_copier *c, uint64_t i) { return &c->ring[i % c->config.copies_max]; }
 
 static void copy(const page_copier *c, const page_copy *p) {
-    char *page = c->config.pages + p->page * c->config.page_bytes, *host = c->config.host_pages + p->host_page * c->config.page_bytes;
+    char *page = c->config.pages + p->page * c->config.page_bytes,
+         *host = c->config.host_pages + p->host_page * c->config.page_bytes;
     if (p->to_host) memcpy(host, page, c->config.page_bytes);
     else memcpy(page, host, c->config.page_bytes);
 }

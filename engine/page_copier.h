@@ -1,8 +1,8 @@
 /* engine/page_copier.h: copies pages between two arrays in the same memory, beside the passes: what the CPU device swaps by.
  *
  * Problem: a copy of a page takes as long as a small pass, and whoever runs must not wait for it. Choice: one thread, in
- * order of id, which is all the order that scheduler/swap.h asks for; where a copy engine would be, here is a core's time and
- * the memory's bandwidth, so on a machine whose cores are all in the pass a copy slows it by about its own length. */
+ * order of id, which is all the order that scheduler/swap.h asks for; where a copy engine would be, here is a core's time
+ * and the memory's bandwidth, so on a machine whose cores are all in the pass a copy slows it by about its own length. */
 #pragma once
 #include <stddef.h>
 

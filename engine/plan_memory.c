@@ -28,7 +28,14 @@ static const device_defaults *defaults_of(const device_api *api) {
     return &defaults[0];
 }
 
-enum { RUNNING_MAX = 64, WAITING_MAX = 1024, PAGE_TOKENS = 16, FRAME_COUNT = 4, COPIES_MAX = 4096, PAGE_COUNT_MAX = 1 << 29 };
+enum {
+    RUNNING_MAX = 64,
+    WAITING_MAX = 1024,
+    PAGE_TOKENS = 16,
+    FRAME_COUNT = 4,
+    COPIES_MAX = 4096,
+    PAGE_COUNT_MAX = 1 << 29
+};
 #define UNKNOWN_MEMORY_BYTES (UINT64_C(1) << 30) /* for KV pages where the device cannot say what it has */
 
 static void default_u32(uint32_t *value, uint32_t standard) {
@@ -64,7 +71,7 @@ static void set_pages(engine_config *c, uint64_t pages) {
 
 /* The scheduler is told of them in any case, so that it can warn of memory that nothing is copied to. */
 static void set_host_pages(engine_config *c, uint64_t page_bytes) {
-    const uint64_t pages = c->host_cache_bytes / page_bytes;
+    const uint64_t  pages = c->host_cache_bytes / page_bytes;
     reclaim_config *r = &c->scheduler_settings.reclaim;
     r->host_pages = pages < PAGE_COUNT_MAX ? (uint32_t)pages : PAGE_COUNT_MAX;
     c->device_settings.host_pages = r->policy == RECLAIM_RECOMPUTE ? 0 : r->host_pages;

@@ -6,13 +6,13 @@
  * Choice: only full pages whose tokens crossed all operators are ever copied. Such a page never changes, so a copy stays
  * *clean* as long as it exists, whoever holds the content; there is nothing dirty to track. Copies are found by content, by
  * the same index as pages of the device (prefix_index.h), so what several share is copied once.
- *     A sequence that waits for its memory *holds* its chain of host pages, from the first to a tail; what nobody holds stays
- * until its place is needed, the longest unheld first, tails first.
+ *     A sequence that waits for its memory *holds* its chain of host pages, from the first to a tail; what nobody holds
+ * stays until its place is needed, the longest unheld first, tails first.
  *
  *     EMPTY ──copy begins──▶ ARRIVING ──arrived──▶ CLEAN        EMPTY again where the copy failed
  *
- * Invariants (host_tier_check): free + kept + held = all; whoever holds a page holds all before it; kept pages are exactly the
- * indexed ones that nobody holds; a page is ARRIVING exactly while the copy that fills it is named. */
+ * Invariants (host_tier_check): free + kept + held = all; whoever holds a page holds all before it; kept pages are exactly
+ * the indexed ones that nobody holds; a page is ARRIVING exactly while the copy that fills it is named. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,9 +26,9 @@ typedef struct {
     page_pool    pool;
     prefix_index index;
     kept_pages   kept;
-    uint8_t     *states;   /* [page_count] host_state */
+    uint8_t     *states;    /* [page_count] host_state */
     uint64_t    *filled_by; /* [page_count] the copy in flight that fills it; 0: none */
-    uint32_t    *scratch;  /* [page_count], of the check */
+    uint32_t    *scratch;   /* [page_count], of the check */
 } host_tier;
 
 void host_tier_init(host_tier *h, uint32_t page_count, uint32_t page_tokens, uint64_t seed, carver *c);

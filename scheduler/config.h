@@ -63,9 +63,9 @@ enum { BATCH_TOKENS = 256 }; /* more rows at once than this read no weight less 
 typedef enum { RECLAIM_RECOMPUTE, RECLAIM_SWAP, RECLAIM_AUTO, RECLAIM_COUNT } reclaim_policy;
 typedef struct {
     reclaim_policy policy;
-    bool           displaces;  /* order priority: who is a level behind gives its memory to who waits */
-    uint32_t       host_pages; /* swap and auto: pages of host memory */
-    uint32_t       copies_max; /* in flight or queued at once; 0: 4,096 */
+    bool           displaces;    /* order priority: who is a level behind gives its memory to who waits */
+    uint32_t       host_pages;   /* swap and auto: pages of host memory */
+    uint32_t       copies_max;   /* in flight or queued at once; 0: 4,096 */
     double         page_copy_us; /* what a copy of a page takes, until it has been measured; 0: 100 */
 } reclaim_config;
 
@@ -124,5 +124,5 @@ typedef struct {
     const char *choices, *sentence;        /* which, for the docs; why, and what to do */
 } scheduler_combination;
 const scheduler_combination *scheduler_combinations(uint32_t *count);
-const char *scheduler_config_nonsense(const scheduler_config *c);          /* why it is refused; NULL: it is not */
-const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i); /* the i-th doubt; NULL: no more */
+const char                  *scheduler_config_nonsense(const scheduler_config *c); /* why it is refused; NULL: it is not */
+const char *scheduler_config_doubt(const scheduler_config *c, uint32_t i);         /* the i-th doubt; NULL: no more */

@@ -42,7 +42,8 @@ static void move(tenant_table *t, uint32_t index) {
 static uint32_t place_for(tenant_table *t, uint64_t id, uint64_t arrival, uint64_t now_us) {
     const uint32_t name = id == 0 ? NO_JOB : jobs_enter(&t->names, id, arrival, now_us);
     if (name == NO_JOB) return NOBODY;
-    if (t->names.all[name].arrival == arrival) t->all[name + 1] = (tenant){.touched = t->all[name + 1].touched}; /* newly here */
+    if (t->names.all[name].arrival == arrival)
+        t->all[name + 1] = (tenant){.touched = t->all[name + 1].touched}; /* newly here */
     return name + 1;
 }
 

@@ -9,16 +9,17 @@
  * let in *lends* the time that its prompt is predicted to take: it counts at the door at once, is paid back by what is
  * measured, and what the prediction was too much is given back when the prompt is done.
  *     The *clock* is how far those were whose turn it was last. Who begins to wait goes on from there, so nobody saves up,
- * neither by staying away nor by asking for less than its share; a weight is the share of who has it among those who compete.
- * Bound: among tenants with requests that wait, nobody is behind the clock by more than was given back to it (fair_check);
- * so of two that always have prompts to compute, neither gets ahead of the other by more than what it was let in with last
- * and one pass, over the smaller weight (tests/unit/test_fair.c). Answers that run are not turns: they go on.
+ * neither by staying away nor by asking for less than its share; a weight is the share of who has it among those who
+ * compete. Bound: among tenants with requests that wait, nobody is behind the clock by more than was given back to it
+ * (fair_check); so of two that always have prompts to compute, neither gets ahead of the other by more than what it was let
+ * in with last and one pass, over the smaller weight (tests/unit/test_fair.c). Answers that run are not turns: they go on.
  * Cost: a charge a row; once a pass the heap of those who wait is brought up to date, for those it worked for. Rent is
  * reckoned when pins begin and end, and of whoever stands first when it is asked who does.
  *
  * The table is bounded. A tenant is *live* while one of its requests waits or runs, or pages are kept for it, and remembered
  * afterwards until its place is needed; who finds all places live is counted with those who did not say who they are. It is
- * kept, and charged, whether or not turns are taken by it: the index of Jain, Chiu and Hawe tells how equal the shares are. */
+ * kept, and charged, whether or not turns are taken by it: the index of Jain, Chiu and Hawe tells how equal the shares are.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -49,7 +49,7 @@ void forest_add(item_forest *f, uint32_t *first, heap_entry e) {
 /* Its children take its place together; above them, whoever's way became another one leans anew. */
 void forest_remove(item_forest *f, uint32_t *first, uint32_t item) {
     check(item < f->item_count && forest_holds(f, item));
-    forest_node *n = &f->nodes[item];
+    forest_node   *n = &f->nodes[item];
     const uint32_t above = n->parent, below = merge(f, n->left, n->right);
     if (below != NO_ITEM) f->nodes[below].parent = above;
     n->way = 0;

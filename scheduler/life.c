@@ -110,8 +110,7 @@ void life_begin(scheduler *s, const scheduler_request *r) {
                            .pages_ever = pages_for(s, r->prompt_tokens + r->output_tokens_max - 1)};
     q->job = r->job.id ? jobs_enter(&s->jobs, r->job.id, q->arrival, q->arrived_us) : NO_JOB;
     retain_arrived(s, index);
-    s->sequences[index].tenant =
-        (uint16_t)fair_enter(&s->tenants, r->tenant.id, r->tenant.weight, q->arrival, s->now_us);
+    s->sequences[index].tenant = (uint16_t)fair_enter(&s->tenants, r->tenant.id, r->tenant.weight, q->arrival, s->now_us);
     id_map_add(&s->ids, r->id, index);
     start_waiting(s, index);
     s->totals.accepted++;
@@ -138,7 +137,8 @@ void life_found(scheduler *s, uint32_t index, uint32_t tokens) {
 
 /* Its turn is taken before it has cost anything. */
 static void lend(scheduler *s, uint32_t index) {
-    if (s->tenants.turns) s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)prompt_us(s, index));
+    if (s->tenants.turns)
+        s->records[index].lent = fair_lend(&s->tenants, s->sequences[index].tenant, (double)prompt_us(s, index));
 }
 
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at) {
@@ -204,7 +204,7 @@ static void learn_length(scheduler *s, uint32_t index, bool finished) {
 }
 
 void life_end(scheduler *s, uint32_t index, bool finished) {
-    sequence *q = &s->sequences[index];
+    sequence      *q = &s->sequences[index];
     const uint32_t of = s->records[index].job;
     learn_length(s, index, finished);
     if (of != NO_JOB) jobs_leave(&s->jobs, of, s->now_us, finished);

@@ -7,14 +7,13 @@
  * much to do always has somebody urgent. Ageing by the clock does not help then: when everybody is old the order is gone.
  * Choice: a share, not a time. When ELDER_EVERY have passed, since the last elder came in, somebody who had stood in the
  * line for longer (they got their token, or went away), and had ELDER_EVERY times the device time that its prompt will take,
- * who has stood in it longest becomes an elder: it goes before all who are none until it has its token. So whatever the order
- * does, a ninth of the device serves by age; and no more than that, for those who are passed are the long ones. However
- * little those had who passed, ELDER_MOST of them are enough.
- * Bound: who joins behind n others has its first row, or is gone, before (n + 1) x (ELDER_MOST + 1 + running_max) others
- * have left the line: for each elder at most ELDER_MOST leave before it, it leaves itself, and while it waits for memory, with
- * nobody let in meanwhile, at most those who run. Somebody always leaves: who goes first is let in as soon as those who run
- * have ended, and of those the first has rows in each pass.
- * Orders that cannot pass anybody for ever (order.h: `bounded`) have no elders. */
+ * who has stood in it longest becomes an elder: it goes before all who are none until it has its token. So whatever the
+ * order does, a ninth of the device serves by age; and no more than that, for those who are passed are the long ones.
+ * However little those had who passed, ELDER_MOST of them are enough. Bound: who joins behind n others has its first row, or
+ * is gone, before (n + 1) x (ELDER_MOST + 1 + running_max) others have left the line: for each elder at most ELDER_MOST
+ * leave before it, it leaves itself, and while it waits for memory, with nobody let in meanwhile, at most those who run.
+ * Somebody always leaves: who goes first is let in as soon as those who run have ended, and of those the first has rows in
+ * each pass. Orders that cannot pass anybody for ever (order.h: `bounded`) have no elders. */
 #include "base/error.h"
 #include "scheduler/state.h"
 
@@ -69,7 +68,7 @@ static void take_rank(scheduler *s, uint32_t index) {
     r->rank = (order_rank){.key = r->arrival, .until_us = RANK_HOLDS};
     if (q->elder) return;
     r->rank = s->policies.order->rank(&s->config, &view, s->now_us);
-    r->rank.class++;
+    r->rank.class ++;
     if (r->rank.until_us != RANK_HOLDS) heap_add(&s->due, (heap_entry){0, index, r->rank.until_us, r->arrival});
 }
 
@@ -127,14 +126,14 @@ static void appoint_elder(scheduler *s, line *l) {
 uint64_t prompt_us(const scheduler *s, uint32_t index) {
     const sequence *q = &s->sequences[index];
     step_load       rest = {0};
-    step_load_add_prefill(&rest, &s->config.model, is_running(q) ? s->stairs[q->slot].done : 0, q->known, 0, s->config.model.op_count);
+    step_load_add_prefill(&rest, &s->config.model, is_running(q) ? s->stairs[q->slot].done : 0, q->known, 0,
+                          s->config.model.op_count);
     return step_model_predict_us(&s->steps, &rest);
 }
 
 /* Elders have their share of the device, not only of the turns: one long prompt may be worth hundreds of short ones. */
 static bool was_passed_enough(const scheduler *s, const line *l) {
-    return l->passed >= ELDER_MOST ||
-           (l->passed >= ELDER_EVERY && l->passed_us >= ELDER_EVERY * prompt_us(s, l->oldest));
+    return l->passed >= ELDER_MOST || (l->passed >= ELDER_EVERY && l->passed_us >= ELDER_EVERY * prompt_us(s, l->oldest));
 }
 
 /* ---- joining and leaving ---- */

@@ -41,7 +41,9 @@ enum { JOB_LOST_MEMORY, JOB_PINNED, JOB_OTHERS };
 
 static order_rank job_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
     (void)c, (void)now_us;
-    return (order_rank){.class = q->returning ? JOB_LOST_MEMORY : q->job_pinned ? JOB_PINNED : JOB_OTHERS,
+    return (order_rank){.class = q->returning    ? JOB_LOST_MEMORY
+                                 : q->job_pinned ? JOB_PINNED
+                                                 : JOB_OTHERS,
                         .key = q->job_arrival,
                         .until_us = RANK_HOLDS};
 }

@@ -13,7 +13,7 @@
 #include "scheduler/scheduler.h"
 #include "scheduler/step_model.h"
 
-enum { RANKED_MAX = 32 };     /* a plan */
+enum { RANKED_MAX = 32 }; /* a plan */
 /* For each that goes first by age so many may pass who stood in line for longer, and so many times its device time; but no
  * more than that many, however little they take. line.c */
 enum { ELDER_EVERY = 8, ELDER_MOST = 64 };
@@ -31,14 +31,14 @@ typedef struct {
     uint64_t                 arrived_us;  /* SLOs count from it */
     uint64_t                 job_arrival; /* the number of its job's first request; its own where it has no job */
     uint64_t                 job_end_us;  /* by when the job's last answer is wanted; UINT64_MAX: not said */
-    uint32_t                 job_done, job_left; /* where it is: turns answered; that are left, this one included, as far as known */
-    bool                     job_pinned;  /* what its job's last turn left is kept for it */
-    uint32_t                 known_tokens;
-    uint32_t                 done_tokens;        /* of those, crossed all operators; 0 while waiting */
-    bool                     running, returning; /* returning: it ran, and its memory was taken back */
-    uint64_t                 service_us;         /* device time it has had */
-    const step_model        *steps;
-    length_model            *lengths;
+    uint32_t job_done, job_left; /* where it is: turns answered; that are left, this one included, as far as known */
+    bool     job_pinned;         /* what its job's last turn left is kept for it */
+    uint32_t known_tokens;
+    uint32_t done_tokens;        /* of those, crossed all operators; 0 while waiting */
+    bool     running, returning; /* returning: it ran, and its memory was taken back */
+    uint64_t service_us;         /* device time it has had */
+    const step_model *steps;
+    length_model     *lengths;
 } order_view;
 
 typedef struct {
@@ -49,8 +49,8 @@ typedef struct {
 uint64_t order_level_us(const scheduler_config *c); /* priority: how long a wait a level is worth */
 
 /* What is predicted, in device time if nobody else ran; 0: unknown yet. */
-uint64_t order_prefill_us(const scheduler_config *c, const order_view *q);        /* the rest of its prompt */
-uint64_t order_decode_us(const order_view *q, double quantile);                   /* the rest of its answer */
+uint64_t order_prefill_us(const scheduler_config *c, const order_view *q); /* the rest of its prompt */
+uint64_t order_decode_us(const order_view *q, double quantile);            /* the rest of its answer */
 
-extern const order_api order_fcfs, order_priority, order_job;             /* order.c: by who came when */
-extern const order_api order_deadline, order_srpt, order_goodput;         /* order_time.c: by what is predicted */
+extern const order_api order_fcfs, order_priority, order_job;     /* order.c: by who came when */
+extern const order_api order_deadline, order_srpt, order_goodput; /* order_time.c: by what is predicted */

@@ -1,5 +1,5 @@
-/* scheduler/order_time.c: the orders that go by predicted time. They ask the two models (step_model.h, length_model.h) when a
- * request comes, when its memory was taken back, and at the few times at which an answer of theirs changes by itself. */
+/* scheduler/order_time.c: the orders that go by predicted time. They ask the two models (step_model.h, length_model.h) when
+ * a request comes, when its memory was taken back, and at the few times at which an answer of theirs changes by itself. */
 #include "scheduler/order.h"
 
 /* ---- what is predicted ---- */
@@ -55,7 +55,8 @@ enum { UNHURRIED_US = 10000000 };
 enum { DEADLINE_FEASIBLE, DEADLINE_LATE };
 
 static order_rank deadline_rank(const scheduler_config *c, const order_view *q, uint64_t now_us) {
-    const bool     wants_end = q->request->slo.deadline_us || q->job_end_us != UINT64_MAX; /* else nobody asks how long it becomes */
+    const bool wants_end =
+        q->request->slo.deadline_us || q->job_end_us != UINT64_MAX; /* else nobody asks how long it becomes */
     const uint64_t due_us = due_of(q, wants_end ? order_decode_us(q, 0.5) : 0);
     if (due_us == UINT64_MAX)
         return (order_rank){DEADLINE_FEASIBLE, sum_of(q->arrived_us, UNHURRIED_US), .until_us = RANK_HOLDS};
@@ -101,7 +102,8 @@ enum { GOODPUT_WORTH, GOODPUT_LOST };
 static double worth_at(const order_view *q, uint64_t due_us, uint64_t latest_us, uint64_t now_us, uint64_t *until_us) {
     *until_us = latest_us;
     if (due_us == UINT64_MAX || now_us < latest_us) return 1;
-    const uint64_t given_us = due_us > q->arrived_us ? due_us - q->arrived_us : 0, step_us = given_us / FALL_PART / FALL_STEPS + 1;
+    const uint64_t given_us = due_us > q->arrived_us ? due_us - q->arrived_us : 0,
+                   step_us = given_us / FALL_PART / FALL_STEPS + 1;
     const uint64_t steps = (now_us - latest_us) / step_us + 1;
     *until_us = steps <= FALL_STEPS ? sum_of(latest_us, steps * step_us) : RANK_HOLDS;
     return steps <= FALL_STEPS ? 1 - (double)steps / (FALL_STEPS + 1) : 0;

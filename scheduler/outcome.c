@@ -106,9 +106,9 @@ void scheduler_pass_done(scheduler *s, uint64_t now_us, const slice_outcome *out
 
 void scheduler_pass_stopped(scheduler *s, uint64_t now_us, uint32_t op) {
     check(s->pass.stoppable && op > 0 && op < s->config.model.op_count);
-    uint64_t *const counters[STOP_REASONS] = {[STOP_CANCELLED] = &s->totals.stops_cancelled,
-                                              [STOP_OUTRANKED] = &s->totals.stops_outranked,
-                                              [STOP_TOKEN_DUE] = &s->totals.stops_token_due};
+    uint64_t *const   counters[STOP_REASONS] = {[STOP_CANCELLED] = &s->totals.stops_cancelled,
+                                                [STOP_OUTRANKED] = &s->totals.stops_outranked,
+                                                [STOP_TOKEN_DUE] = &s->totals.stops_token_due};
     const stop_reason reason = stop_reason_now(s, now_us);
     s->totals.passes_stopped++;
     if (reason != STOP_NONE) (*counters[reason])++; /* else the caller's own */

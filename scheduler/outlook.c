@@ -1,15 +1,15 @@
 /* scheduler/outlook.c: what the running will hold at the worst moment to come, from the lengths of past answers.
  *
  * Each running sequence is a life of forecast.h: the tokens it knows, and the passes until it has as many as it is predicted
- * to have in the end. A prediction is a quantile of what answers of its tenant that were so long still said, and stands until
- * it is outlived; then the question is asked again, of the answers that were at least that long. So nothing is predicted twice
- * in vain, and an answer that surprises counts for more from then on. Before enough answers have ended (length_model.h)
- * nothing is foreseen, and who fits enters: to take each for as long as its limit would be safe, and leave most of the machine
- * idle while a queue builds up that lasts long after. What that costs is some memory taken back in the first minute.
- *     A prompt that is still being computed holds all its pages already and begins to grow some passes later, so it lives
- * longer: by its rows over the rows of a chunk. Pages that a sequence found in the cache are not its own. What is held now
- * and is nobody's own (prefixes that are shared, what the candidate found, what is kept for jobs) is taken to stay: once,
- * however many share it. */
+ * to have in the end. A prediction is a quantile of what answers of its tenant that were so long still said, and stands
+ * until it is outlived; then the question is asked again, of the answers that were at least that long. So nothing is
+ * predicted twice in vain, and an answer that surprises counts for more from then on. Before enough answers have ended
+ * (length_model.h) nothing is foreseen, and who fits enters: to take each for as long as its limit would be safe, and leave
+ * most of the machine idle while a queue builds up that lasts long after. What that costs is some memory taken back in the
+ * first minute. A prompt that is still being computed holds all its pages already and begins to grow some passes later, so
+ * it lives longer: by its rows over the rows of a chunk. Pages that a sequence found in the cache are not its own. What is
+ * held now and is nobody's own (prefixes that are shared, what the candidate found, what is kept for jobs) is taken to stay:
+ * once, however many share it. */
 #include "scheduler/state.h"
 
 #include <string.h>
@@ -21,7 +21,7 @@ static uint32_t predicted_end(scheduler *s, uint32_t index) {
     const scheduler_request *r = &s->records[index].request;
     const uint32_t           percent = s->config.admission.quantile_percent;
     const double             quantile = (percent ? percent : QUANTILE_PERCENT) / 100.0;
-    const uint32_t left = length_model_left(&s->lengths, r->tenant.id, q->known - r->prompt_tokens, quantile);
+    const uint32_t           left = length_model_left(&s->lengths, r->tenant.id, q->known - r->prompt_tokens, quantile);
     return left < q->limit - q->known ? q->known + left : q->limit;
 }
 

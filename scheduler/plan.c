@@ -1,11 +1,10 @@
 /* scheduler/plan.c: one function composes the five axes into the next pass.
  *
- *     every decode gets its row            who goes last gives memory back where there is none to grow, and reclaim says what
- *                                          becomes of it; preemption may let all of them wait for prompts, and be stopped in
- *                                          time for them
- *     then prompts, in order               those that run and the queue, merged; slicing says how much of each piece
- *     at the head of the queue             admission says yes or no; after the first no nobody else is asked (no bypass)
- *     then frames                          a pass of prefill alone can be stopped if every slice has a place to go
+ *     every decode gets its row            who goes last gives memory back where there is none to grow, and reclaim says
+ * what becomes of it; preemption may let all of them wait for prompts, and be stopped in time for them then prompts, in
+ * order               those that run and the queue, merged; slicing says how much of each piece at the head of the queue
+ * admission says yes or no; after the first no nobody else is asked (no bypass) then frames                          a pass
+ * of prefill alone can be stopped if every slice has a place to go
  *
  * Decodes come first and prefill only takes what slicing allows beside them, so a prompt that joins stalls nobody. Every
  * loop is bounded by running_max (its square when memory is taken back) or by the pages of one sequence. */
@@ -93,8 +92,7 @@ static bool decodes_wait(scheduler *s) {
     const preemption_api *policy = s->policies.preemption;
     step_load             load = {0};
     uint64_t              due_us = NO_DUE;
-    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting_count == 0 ||
-        s->frames.free_count == 0)
+    if (!policy->waits || s->decoding.count == 0 || s->prefilling.count + s->waiting_count == 0 || s->frames.free_count == 0)
         return false;
     for (uint32_t i = 0; i < s->decoding.count; i++) {
         const sequence *q = &s->sequences[s->decoding.sequences[i]];
@@ -288,11 +286,11 @@ static uint32_t tokens_to_enter(const sequence *q) { return q->known + 1 == q->l
 static bool is_let_in(scheduler *s, uint32_t index, uint32_t cached) {
     const sequence_record *r = &s->records[index];
     const uint32_t         held = cached / s->config.page_tokens;
-    admission_view v = {.needs_now = pages_for(s, tokens_to_enter(&s->sequences[index])) - held,
-                        .needs_ever = r->pages_ever - held,
-                        .available = kvcache_available(s->kv),
-                        .running = running_count(s),
-                        .promised = s->promised};
+    admission_view         v = {.needs_now = pages_for(s, tokens_to_enter(&s->sequences[index])) - held,
+                                .needs_ever = r->pages_ever - held,
+                                .available = kvcache_available(s->kv),
+                                .running = running_count(s),
+                                .promised = s->promised};
     if (s->policies.admission->looks_ahead && v.running > 0) v.peak = outlook_peak(s, index, cached);
     while (v.needs_now > v.available || !s->policies.admission->admits(&s->config, &v)) {
         if (running_count(s) > 0 || !retain_give_way(s)) return false;
@@ -365,7 +363,8 @@ static void note_owed(scheduler *s, uint32_t next, length_class wanted) {
     if (wanted == LENGTH_ANY || s->pass.owed != LENGTH_ANY) return;
     const length_class other = wanted == LENGTH_SHORT ? LENGTH_LONG : LENGTH_SHORT;
     bool               behind = waiting != NO_SEQUENCE && class_of(s, waiting) == other;
-    for (uint32_t i = next; i < s->prefilling.count && !behind; i++) behind = class_of(s, s->prefilling.sequences[i]) == other;
+    for (uint32_t i = next; i < s->prefilling.count && !behind; i++)
+        behind = class_of(s, s->prefilling.sequences[i]) == other;
     if (behind) s->pass.owed = (uint8_t)other;
 }
 
@@ -438,7 +437,7 @@ bool scheduler_plan(scheduler *s, uint64_t now_us, plan *out) {
     p->beside = !first_is_short(s) && decodes_wait(s);
     if (!p->beside) add_decodes(s);
     if (!decodes_waited || p->decode_rows == 0) add_prefills(s); /* those that waited go alone, for they are in a hurry */
-    if (s->tenants.turns) life_sort_prefilling(s);                /* who was let in was put where its turn was */
+    if (s->tenants.turns) life_sort_prefilling(s);               /* who was let in was put where its turn was */
     p->stoppable = make_stoppable(s);
     if (p->beside && (!p->stoppable || p->slice_count == 0)) let_decodes_join(s);
     if (p->beside) leave_time_to_stop(s);

@@ -35,7 +35,8 @@ static void lay_out(scheduler *s, const scheduler_config *c, carver *m) {
     s->stairs = carve(m, running, sizeof *s->stairs);
     jobs_init(&s->jobs, c->jobs_max ? c->jobs_max : JOBS_MAX, c->seed, m);
     retain_init(&s->retain, c->jobs_max ? c->jobs_max : JOBS_MAX, m);
-    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed, m);
+    fair_init(&s->tenants, c->fair.turns, c->fair.tenants_max ? c->fair.tenants_max : TENANTS_MAX, c->page_count, c->seed,
+              m);
     s->lines = carve(m, line_count(s), sizeof *s->lines);
     swap_init(&s->swap, c, m);
     length_model_init(&s->lengths, LENGTH_CLASSES, m);

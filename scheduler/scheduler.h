@@ -35,9 +35,9 @@ typedef struct {
 
 /* What it wants of time. 0: nothing. */
 typedef struct {
-    uint64_t ttft_us;     /* first token, after arrival */
-    uint64_t tbt_us;      /* each token, after the one before */
-    uint64_t deadline_us; /* whole answer, after arrival */
+    uint64_t ttft_us;         /* first token, after arrival */
+    uint64_t tbt_us;          /* each token, after the one before */
+    uint64_t deadline_us;     /* whole answer, after arrival */
     uint64_t job_deadline_us; /* the last answer of its job, after the job's first request came */
     double   value;           /* of an answer in time, or of a job, beside others; 0: 1 */
 } request_slo;
@@ -159,28 +159,29 @@ typedef struct {
     uint32_t pages_total, pages_free, pages_cached, pages_held; /* total == free + cached (unreferenced) + held */
     uint32_t frames_used;
     uint64_t accepted, refused, finished, cancelled, preempted;
-    uint64_t displaced; /* of the preempted: gave their place to a better priority */
+    uint64_t displaced;                           /* of the preempted: gave their place to a better priority */
     uint64_t prompt_tokens, prompt_cached_tokens; /* of requests admitted for the first time; found in the cache then */
     uint64_t generated_tokens, recomputed_tokens;
     uint64_t cache_queried_tokens, cache_hit_tokens, pages_evicted;
     uint64_t passes_done, passes_stopped, passes_us;            /* us: from plan to report, both kinds */
     uint64_t stops_cancelled, stops_outranked, stops_token_due; /* passes stopped because somebody in it was gone; somebody
                                                                    went before all of it; a decode wanted its token */
-    uint64_t passes_beside; /* of prefill alone while decodes waited */
-    double   step_error_share;                       /* of the step-time model: moving mean of its relative error */
-    uint32_t jobs;                                   /* remembered, live ones included */
-    uint64_t forecast_pages; /* admission past-future: the worst moment to come, when it was last asked */
-    uint64_t elders;                                 /* went first because others had passed them for long enough */
-    uint32_t tenants;                                /* with requests that wait or run */
-    double   jain; /* of device time per second of having prompts to compute, over the weight: fair.h */
+    uint64_t passes_beside;                                     /* of prefill alone while decodes waited */
+    double   step_error_share;   /* of the step-time model: moving mean of its relative error */
+    uint32_t jobs;               /* remembered, live ones included */
+    uint64_t forecast_pages;     /* admission past-future: the worst moment to come, when it was last asked */
+    uint64_t elders;             /* went first because others had passed them for long enough */
+    uint32_t tenants;            /* with requests that wait or run */
+    double   jain;               /* of device time per second of having prompts to compute, over the weight: fair.h */
     uint32_t pins, pages_pinned; /* now: jobs whose pages are held for their next turn; those pages, each once */
     uint32_t host_pages_total, host_pages_used, host_pages_held; /* used: hold a copy; held: of who waits in line */
     uint32_t copies_open, swapped, arriving; /* now: copies in flight; sequences that wait in line for memory with pages on
                                                 the host; that are admitted and wait for copies */
-    uint64_t swap_out_pages, swap_in_pages, swap_clean_pages, swap_failed_pages; /* clean: needed no copy, for one was there */
+    uint64_t swap_out_pages, swap_in_pages, swap_clean_pages,
+        swap_failed_pages;   /* clean: needed no copy, for one was there */
     uint64_t swap_in_tokens; /* that so were not computed again */
     double   page_copy_us;
-    uint64_t pins_made, pins_refused; /* refused: over a budget */
+    uint64_t pins_made, pins_refused;                           /* refused: over a budget */
     uint64_t pins_hit, pins_expired, pins_broken, pins_dropped; /* how those that were made have ended; broken: gave way;
                                                                    dropped: the job was ended, or a turn beside it was */
 } scheduler_stats;

@@ -47,7 +47,7 @@ typedef struct {
     uint16_t        tenant;       /* whose device time it uses */
     uint8_t         state;        /* sequence_state */
     bool            returning : 1, in_flight : 1, cancelled : 1;
-    bool            elder : 1; /* goes before all who are none until it has its token */
+    bool            elder : 1;    /* goes before all who are none until it has its token */
     bool            arriving : 1; /* prefilling, and has no row until copies of its pages are there */
 } sequence;
 _Static_assert(sizeof(sequence) <= CARVE_ALIGN, "a pass over all that decode walks one line of each");
@@ -62,17 +62,17 @@ typedef struct {
     uint32_t          cached;     /* tokens found when last admitted */
     uint32_t          lost;       /* tokens that were done when memory was last taken back; 0 once admitted again */
     uint32_t          preemptions, recomputed;
-    uint32_t          host_pages;   /* waiting: in the chain of host pages that it holds; 0: none */
-    uint32_t          fetch_open;   /* arriving: copies in flight */
+    uint32_t          host_pages; /* waiting: in the chain of host pages that it holds; 0: none */
+    uint32_t          fetch_open; /* arriving: copies in flight */
     union {
-        uint32_t host_tail;         /* waiting: of the chain */
+        uint32_t host_tail; /* waiting: of the chain */
         struct {
             uint32_t fetched_pages; /* arriving: that it will have if none fails */
             uint64_t fetch_first;   /* its copies have this id or a later one */
         };
     };
-    uint64_t          lent;         /* to its tenant when it was let in (fair.h) */
-    uint32_t          newer, older; /* in its line; NO_SEQUENCE; not an elder's */
+    uint64_t lent;         /* to its tenant when it was let in (fair.h) */
+    uint32_t newer, older; /* in its line; NO_SEQUENCE; not an elder's */
 } sequence_record;
 
 /* Who stands for a first token, or for the next one after its memory was taken back: those who wait and those who prefill.
@@ -139,22 +139,22 @@ struct scheduler {
     uint64_t         waiting_tokens;
     uint32_t         candidate; /* NO_SEQUENCE */
 
-    running_list  prefilling, decoding;
-    uint32_t     *free_slots; /* stack of [running_max] */
-    uint32_t      free_slot_count;
-    staircase    *stairs; /* [running_max] by slot */
-    frame_pool    frames;
-    kvcache      *kv;
-    job_table     jobs;
-    retainer      retain;
-    swapper       swap;
-    tenant_table  tenants;
-    step_model    steps;
-    length_model  lengths;
-    length_model  turns; /* of jobs that are known to be over: a job is as long as an answer is */
-    forecast      forecast;
-    uint32_t     *expected; /* [running_max]: the running, by how long they are predicted to live */
-    uint32_t      expected_count;
+    running_list prefilling, decoding;
+    uint32_t    *free_slots; /* stack of [running_max] */
+    uint32_t     free_slot_count;
+    staircase   *stairs; /* [running_max] by slot */
+    frame_pool   frames;
+    kvcache     *kv;
+    job_table    jobs;
+    retainer     retain;
+    swapper      swap;
+    tenant_table tenants;
+    step_model   steps;
+    length_model lengths;
+    length_model turns; /* of jobs that are known to be over: a job is as long as an answer is */
+    forecast     forecast;
+    uint32_t    *expected; /* [running_max]: the running, by how long they are predicted to live */
+    uint32_t     expected_count;
 
     pass            pass;
     scheduler_stats totals; /* the counters only */
@@ -173,7 +173,7 @@ static inline heap_entry entry_of(const scheduler *s, uint32_t index) {
 }
 static inline uint32_t line_count(const scheduler *s) { return s->tenants.turns ? s->tenants.count : 1; }
 static inline line    *line_of(scheduler *s, uint32_t index) {
-    return &s->lines[s->tenants.turns ? s->sequences[index].tenant : 0];
+       return &s->lines[s->tenants.turns ? s->sequences[index].tenant : 0];
 }
 /* Who waits and goes first; NO_SEQUENCE: nobody waits. */
 static inline uint32_t first_waiting(const scheduler *s) {
@@ -183,16 +183,16 @@ static inline uint32_t first_waiting(const scheduler *s) {
 }
 
 /* ---- line.c: who goes before whom ---- */
-void line_join(scheduler *s, uint32_t index);         /* it waits: asks the order, at the end of those by age */
-void line_rejoin(scheduler *s, uint32_t index);       /* it waits or prefills: asks anew; the lists stay in order */
-void line_stop_waiting(scheduler *s, uint32_t index); /* and prefills, or leaves next */
-void line_rerank(scheduler *s, uint32_t index);       /* what the order goes by has changed; wherever it is */
-void line_leave(scheduler *s, uint32_t index);        /* it decodes, or goes */
-void line_rank_due(scheduler *s);                     /* asks anew about those whose time has come */
+void line_join(scheduler *s, uint32_t index);                 /* it waits: asks the order, at the end of those by age */
+void line_rejoin(scheduler *s, uint32_t index);               /* it waits or prefills: asks anew; the lists stay in order */
+void line_stop_waiting(scheduler *s, uint32_t index);         /* and prefills, or leaves next */
+void line_rerank(scheduler *s, uint32_t index);               /* what the order goes by has changed; wherever it is */
+void line_leave(scheduler *s, uint32_t index);                /* it decodes, or goes */
+void line_rank_due(scheduler *s);                             /* asks anew about those whose time has come */
 bool runs_before(const scheduler *s, uint32_t a, uint32_t b); /* by turn of their tenants, rank, and arrival */
 void line_check(const scheduler *s);
 
-uint64_t prompt_us(const scheduler *s, uint32_t index); /* what the rest of its prompt is predicted to take; 0: unknown */
+uint64_t    prompt_us(const scheduler *s, uint32_t index); /* what the rest of its prompt is predicted to take; 0: unknown */
 stop_reason stop_reason_now(const scheduler *s, uint64_t now_us); /* stop.c */
 
 /* ---- outlook.c: the worst moment to come, where admission asks for it ---- */
@@ -201,13 +201,13 @@ void     outlook_remove(scheduler *s, uint32_t index);
 uint64_t outlook_peak(scheduler *s, uint32_t index, uint32_t cached_tokens); /* pages, if this one ran as well */
 
 /* ---- life.c: how a sequence moves between its states ---- */
-void life_begin(scheduler *s, const scheduler_request *r);             /* free -> waiting */
+void life_begin(scheduler *s, const scheduler_request *r);                          /* free -> waiting */
 void life_admit(scheduler *s, uint32_t index, uint32_t cached_tokens, uint32_t at); /* the candidate -> prefilling[at] */
-void life_found(scheduler *s, uint32_t index, uint32_t tokens);        /* so many need not be computed */
-void life_decode(scheduler *s, uint32_t index);                        /* prefilling -> decoding */
-void life_send_back(scheduler *s, uint32_t index);                     /* running -> waiting; its memory is taken back */
-void life_end(scheduler *s, uint32_t index, bool finished);            /* any -> free */
-void life_sort_prefilling(scheduler *s);                               /* tenants' turns have changed */
+void life_found(scheduler *s, uint32_t index, uint32_t tokens);                     /* so many need not be computed */
+void life_decode(scheduler *s, uint32_t index);                                     /* prefilling -> decoding */
+void life_send_back(scheduler *s, uint32_t index);          /* running -> waiting; its memory is taken back */
+void life_end(scheduler *s, uint32_t index, bool finished); /* any -> free */
+void life_sort_prefilling(scheduler *s);                    /* tenants' turns have changed */
 
 void     candidate_set(scheduler *s, uint32_t index); /* gives it a slot; the one before loses its own */
 void     candidate_clear(scheduler *s);

@@ -33,10 +33,10 @@ typedef struct {
     model_shape shape;
     double      weights[STEP_FEATURES]; /* microseconds of one unit of each quantity */
     double      covariance[STEP_FEATURES][STEP_FEATURES];
-    double      usual_us;    /* moving mean of measured times */
+    double      usual_us;      /* moving mean of measured times */
     double      usual_decodes; /* and of the decode rows in them */
-    uint64_t    passes;      /* learned from */
-    double      error_share; /* moving mean of |predicted - measured| / measured, of passes that were predicted */
+    uint64_t    passes;        /* learned from */
+    double      error_share;   /* moving mean of |predicted - measured| / measured, of passes that were predicted */
 } step_model;
 
 void     step_model_init(step_model *m, const model_shape *shape);

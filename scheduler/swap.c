@@ -6,7 +6,7 @@
 #include "scheduler/state.h"
 
 enum { COPIES_MAX = 4096 };
-#define COPY_US 100.0       /* of a page, where nobody knows better */
+#define COPY_US 100.0 /* of a page, where nobody knows better */
 #define MEASURED_WEIGHT 0.02
 
 void swap_init(swapper *w, const scheduler_config *c, carver *m) {
@@ -154,11 +154,11 @@ void swap_drop(scheduler *s) { host_tier_drop(&s->swap.host); }
 
 /* Queues copies of the host pages from the tail, number count - 1, down to number `from`. */
 static void fetch(scheduler *s, uint32_t index, uint32_t tail, uint32_t count, uint32_t from) {
-    sequence       *q = &s->sequences[index];
+    sequence        *q = &s->sequences[index];
     sequence_record *r = &s->records[index];
-    const uint32_t  most = from + room(&s->swap); /* beyond: computed */
-    uint32_t        held;
-    const uint32_t *pages = kvcache_pages(s->kv, q->slot, &held);
+    const uint32_t   most = from + room(&s->swap); /* beyond: computed */
+    uint32_t         held;
+    const uint32_t  *pages = kvcache_pages(s->kv, q->slot, &held);
     r->fetch_first = s->swap.last_id + 1, r->fetch_open = 0;
     r->fetched_pages = count < most ? count : most;
     for (uint32_t page = tail, i = count; i-- > from; page = host_tier_before(&s->swap.host, page)) {
@@ -274,7 +274,8 @@ void swap_check(const scheduler *s) {
     }
     check(arriving == w->arriving && swapped == w->swapped);
     for (uint32_t page = 0; page < s->config.reclaim.host_pages; page++)
-        if (w->host.filled_by[page]) check(w->records[w->host.filled_by[page] % w->copies_max].copy.id == w->host.filled_by[page]);
+        if (w->host.filled_by[page])
+            check(w->records[w->host.filled_by[page] % w->copies_max].copy.id == w->host.filled_by[page]);
     check_copies(s);
     host_tier_check(&w->host, w->held_by);
 }

@@ -50,9 +50,8 @@ static const option_row flag_rows[] = {
 };
 
 static void write_usage(buf *out) {
-    buf_str(out,
-            "Usage: penstock admin [--socket PATH] ACTION [ARGUMENT]\n\nAsks a running daemon, or tells it what to do, "
-            "over its admin socket (serve --admin-socket).\n\n");
+    buf_str(out, "Usage: penstock admin [--socket PATH] ACTION [ARGUMENT]\n\nAsks a running daemon, or tells it what to do, "
+                 "over its admin socket (serve --admin-socket).\n\n");
     for (int i = 0; i < ACTION_COUNT; i++)
         buf_printf(out, "  %-13s %-6s %s\n", actions[i].name, actions[i].argument, actions[i].help);
 }

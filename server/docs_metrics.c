@@ -77,8 +77,10 @@ static void write_overload(buf *out) {
         "requests, beyond `waiting-tokens-max` prompt tokens, and beyond `queue-wait-max`, which is a time. The wait of a\n"
         "newcomer is predicted from the pace of late (`engine/overload.h`): the prompts that go before it, at the rate at "
         "which\n"
-        "prompts were computed; and slots or KV pages, at the rate at which answers end. Before it go all who wait, as if first\n"
-        "come were first served; with `order` `priority` only those whose priority is no higher a number, by sign. What another\n"
+        "prompts were computed; and slots or KV pages, at the rate at which answers end. Before it go all who wait, as if "
+        "first\n"
+        "come were first served; with `order` `priority` only those whose priority is no higher a number, by sign. What "
+        "another\n"
         "order, or a tenant's turn, makes of it is not foreseen. `Retry-After` is that prediction,\n"
         "from 1 to 119 s (OpenAI's clients give up where they shall wait for 120), and `penstock_predicted_wait_seconds` "
         "tells\n"
@@ -101,7 +103,8 @@ void docs_metrics(buf *out) {
         "`engine=\"0\"`\n"
         "and have its buckets; ours have no labels but those below, and buckets from 100 us on. Token histograms under\n"
         "vLLM's names end at the context's length. `vllm:lora_requests_info`, the `spec_decode`, `external_prefix_cache`,\n"
-        "`mm_cache` and `kv_block` series are left out: what they count does not exist here. [alerts.yml](alerts.yml) holds\n"
-            "rules for Prometheus to begin with.\n\n");
+        "`mm_cache` and `kv_block` series are left out: what they count does not exist here. [alerts.yml](alerts.yml) "
+        "holds\n"
+        "rules for Prometheus to begin with.\n\n");
     write_table(out);
 }

@@ -457,8 +457,8 @@ void generation_expire(service *sv) {
     for (uint32_t slot = 0; slot < sv->requests.capacity; slot++) {
         generation *g = sv->requests.slots[slot].id ? sv->requests.slots[slot].owner : NULL;
         if (!g || !g->base.conn || g->base.fault || !is_too_late(g)) continue;
-        fault_set(exchange_fault(&g->base), FAULT_DEADLINE, NULL, "The deadline of %g ms passed before the answer was complete.",
-                  g->slo.deadline_ms);
+        fault_set(exchange_fault(&g->base), FAULT_DEADLINE, NULL,
+                  "The deadline of %g ms passed before the answer was complete.", g->slo.deadline_ms);
         listener_touch(g->base.conn);
         fail(g); /* it is released when the engine has let go of it */
     }

@@ -28,10 +28,10 @@ typedef struct http_conn http_conn;
 /* What all connections of one loop share. */
 typedef struct {
     const server_config *config;
-    bool (*admit)(void *owner, http_conn *c);   /* the head of a request with a body; false: it was answered. NULL: all */
-    void (*request)(void *owner, http_conn *c); /* a whole request: answer it now or later */
-    void (*gone)(void *owner, http_conn *c);    /* the request taken before will not be answered: its client left */
-    void (*drained)(void *owner, http_conn *c); /* a stream's peer has taken everything it was sent */
+    bool (*admit)(void *owner, http_conn *c);    /* the head of a request with a body; false: it was answered. NULL: all */
+    void (*request)(void *owner, http_conn *c);  /* a whole request: answer it now or later */
+    void (*gone)(void *owner, http_conn *c);     /* the request taken before will not be answered: its client left */
+    void (*drained)(void *owner, http_conn *c);  /* a stream's peer has taken everything it was sent */
     void (*refusing)(void *owner, http_conn *c); /* this file is about to answer: lines for c->headers. NULL: none */
     void    *owner;
     uint64_t now_us;     /* the clock; set by the owner before it calls */

@@ -212,7 +212,8 @@ void keys_inherit(keys *fresh, const keys *old) {
         for (uint32_t j = 0; old && j < old->tenant_count; j++) {
             tenant *t = fresh->tenants[i], *before = old->tenants[j];
             if (strcmp(t->name, before->name) != 0 || t->account == before->account) continue;
-            before->account->owners++; // NOLINT(clang-analyzer-unix.Malloc): whoever points to an account is counted as an owner
+            before->account
+                ->owners++; // NOLINT(clang-analyzer-unix.Malloc): whoever points to an account is counted as an owner
             account_release(t->account);
             t->account = before->account;
         }

@@ -54,9 +54,10 @@ tenant *keys_find(const keys *k, const char *authorization, size_t n);
 /* One more request of the tenant, or -1 and a fault that says when to come again. */
 int  tenant_enter(tenant *t, uint64_t now_us, fault *f);
 void tenant_leave(tenant *t); /* a request that entered has ended */
-/* Tokens of prompts and answers. What a request may need is taken from the account before it begins, or it is refused: -1 and
- * a fault. One that may need more than a minute's worth finds the account full or waits. What was used of it is then counted,
- * and the rest given back. Tokens that nobody could tell before are charged as they come, into debt where it must be. */
+/* Tokens of prompts and answers. What a request may need is taken from the account before it begins, or it is refused: -1
+ * and a fault. One that may need more than a minute's worth finds the account full or waits. What was used of it is then
+ * counted, and the rest given back. Tokens that nobody could tell before are charged as they come, into debt where it must
+ * be. */
 int  tenant_reserve(tenant *t, uint64_t tokens, uint64_t now_us, fault *f);
 void tenant_use(tenant *t, uint64_t tokens); /* of what was reserved */
 void tenant_give_back(tenant *t, uint64_t tokens);

@@ -23,7 +23,8 @@ listener *listener_new(uv_loop_t *loop, http_server *server); /* `server` outliv
 int listener_bind(listener *l, conn_role role, const char *host, uint32_t port, error *err); /* or unix:PATH as host */
 int listener_adopt(listener *l, conn_role role, int fd, error *err); /* bound, of type stream; the listener's from now on */
 
-void listener_stop(listener *l);  /* no more clients; idle ones are closed soon, the others after their answers; admin stays */
+void listener_stop(
+    listener *l); /* no more clients; idle ones are closed soon, the others after their answers; admin stays */
 void listener_close(listener *l); /* closes everything; run the loop until it is done, then listener_free */
 void listener_free(listener *l);
 
@@ -38,6 +39,6 @@ typedef struct {
     uint32_t connections;                         /* of clients, open now */
     uint64_t accepted;                            /* of clients */
     uint64_t turned_away, turned_away_by_address; /* because of too many in all or from one address; of the latter alone */
-    uint64_t accept_failures; /* for want of descriptors or memory; the connection waits */
+    uint64_t accept_failures;                     /* for want of descriptors or memory; the connection waits */
 } listener_facts;
 listener_facts listener_read_facts(const listener *l);

@@ -145,11 +145,12 @@ const metric_row metric_rows[] = {
      TENANT(running, AS_U32)},
     {OURS("penstock_tenants_live"), GAUGE, NULL, "Tenants with requests that wait or run.", QUEUE(tenants, AS_U32)},
     {OURS("penstock_fairness_jain"), GAUGE, NULL,
-     "Jain's index of the tenants' device time per second of having prompts to compute, over their weights: 1 if equal, 1/n if "
+     "Jain's index of the tenants' device time per second of having prompts to compute, over their weights: 1 if equal, 1/n "
+     "if "
      "one of n had all.",
      QUEUE(jain, AS_F64)},
-    {OURS("penstock_elders_total"), COUNTER, NULL, "Requests that went first because others had passed them for long enough.",
-     QUEUE(elders, AS_U64)},
+    {OURS("penstock_elders_total"), COUNTER, NULL,
+     "Requests that went first because others had passed them for long enough.", QUEUE(elders, AS_U64)},
 
     /* ---- tokens ---- */
     {BOTH("penstock_prompt_tokens_total", "vllm:prompt_tokens_total"), COUNTER, NULL,
@@ -183,7 +184,8 @@ const metric_row metric_rows[] = {
     {OURS("penstock_pins"), GAUGE, NULL, "Jobs for whose next turn KV pages are held.", QUEUE(pins, AS_U32)},
     {OURS("penstock_pins_made_total"), COUNTER, NULL, "Turns whose KV pages were pinned.", QUEUE(pins_made, AS_U64)},
     {OURS("penstock_pins_ended_total"), COUNTER, "how=\"hit\"",
-     "Pins that ended: the next turn came; its time was over; running work took the memory; the job or a turn beside it was ended.",
+     "Pins that ended: the next turn came; its time was over; running work took the memory; the job or a turn beside it was "
+     "ended.",
      QUEUE(pins_hit, AS_U64)},
     {OURS("penstock_pins_ended_total"), COUNTER, "how=\"expired\"", NULL, QUEUE(pins_expired, AS_U64)},
     {OURS("penstock_pins_ended_total"), COUNTER, "how=\"broken\"", NULL, QUEUE(pins_broken, AS_U64)},
@@ -234,10 +236,9 @@ const metric_row metric_rows[] = {
      SNAPSHOT(plan_ns_total, AS_NS)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
-    {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL, "Of these, weights of experts, by the experts that rows touched.",
-     SNAPSHOT(device.expert_bytes, AS_U64)},
-    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.",
-     SNAPSHOT(weights_bytes, AS_U64)},
+    {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL,
+     "Of these, weights of experts, by the experts that rows touched.", SNAPSHOT(device.expert_bytes, AS_U64)},
+    {OURS("penstock_weights_bytes"), GAUGE, NULL, "Size of the weights on the device.", SNAPSHOT(weights_bytes, AS_U64)},
     {OURS("penstock_stops_total"), COUNTER, "reason=\"cancelled\"",
      "Passes stopped on their way, because a request in it was cancelled, a more urgent one came, or a token was due.",
      QUEUE(stops_cancelled, AS_U64)},
@@ -261,8 +262,8 @@ const metric_row metric_rows[] = {
      EACH("status", status_class, 6)},
     {OURS("penstock_http_malformed_total"), COUNTER, NULL, "Requests that were not HTTP, too large or too slow.",
      FACT_U64(malformed)},
-    {OURS("penstock_log_lines_dropped_total"), COUNTER, NULL, "Lines of the log that nobody took in time, or that could not be written.",
-     FACT_U64(log_dropped)},
+    {OURS("penstock_log_lines_dropped_total"), COUNTER, NULL,
+     "Lines of the log that nobody took in time, or that could not be written.", FACT_U64(log_dropped)},
     {OURS("penstock_http_connections"), GAUGE, NULL, "Open connections.", FACT_U64(connections)},
     {OURS("penstock_http_connections_accepted_total"), COUNTER, NULL, "Connections accepted.",
      FACT_U64(connections_accepted)},

@@ -114,7 +114,7 @@ int operator_take_keys(service *sv, const char *name, const char *text, size_t n
 static void on_end(service *sv, int number) {
     if (sv->phase == PHASE_SERVING) return operator_drain(sv, number == SIGINT ? "SIGINT" : "SIGTERM");
     if (sv->phase == PHASE_DRAINING) log_warn("server", "a second signal: stopping at once");
-    listener_close(sv->listener);                         /* paths are removed */
+    listener_close(sv->listener); /* paths are removed */
     log_flush(LOG_FLUSH_MS);
     _exit(sv->phase == PHASE_LOADING ? 0 : 128 + number); /* while loading nobody was promised anything yet */
 }

@@ -218,7 +218,8 @@ static int read_slo(request_params *p, const cJSON *value, const param_row *row,
         for (size_t i = 0; i < sizeof members / sizeof *members; i++) known |= strcmp(members[i].name, item->string) == 0;
         if (!known)
             return fault_set(f, FAULT_INVALID, row->name,
-                             "'slo' may hold ttft_ms, tbt_ms, deadline_ms, job_deadline_ms and value, not '%.40s'.", item->string);
+                             "'slo' may hold ttft_ms, tbt_ms, deadline_ms, job_deadline_ms and value, not '%.40s'.",
+                             item->string);
     }
     return 0;
 }
@@ -414,9 +415,10 @@ const param_shape shape_service_tier = {read_service_tier,
                                         "{\"enum\":[\"auto\",\"default\",\"flex\",\"scale\",\"priority\"]}"};
 const param_shape shape_retention = {read_retention, "{\"enum\":[\"in_memory\",\"in-memory\",\"24h\"]}"};
 const param_shape shape_truncation_side = {read_truncation_side, "{\"enum\":[\"left\",\"right\"]}"};
-const param_shape shape_slo = {
-    read_slo, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"ttft_ms\":" MS ",\"tbt_ms\":" MS
-              ",\"deadline_ms\":" MS ",\"job_deadline_ms\":" MS ",\"value\":{\"type\":[\"number\",\"null\"],\"minimum\":0.001,\"maximum\":1000000}}}"};
+const param_shape shape_slo = {read_slo,
+                               "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"ttft_ms\":" MS
+                               ",\"tbt_ms\":" MS ",\"deadline_ms\":" MS ",\"job_deadline_ms\":" MS
+                               ",\"value\":{\"type\":[\"number\",\"null\"],\"minimum\":0.001,\"maximum\":1000000}}}"};
 const param_shape shape_metadata = {read_metadata,
                                     "{\"type\":\"object\",\"maxProperties\":16,\"propertyNames\":{\"maxLength\":64},"
                                     "\"additionalProperties\":{\"type\":\"string\",\"maxLength\":512}}"};

@@ -8,10 +8,10 @@ struct param_shape {
     const char *schema; /* what `read` takes, null aside; may be wider where a schema cannot say it */
 };
 
-extern const param_shape shape_bias, shape_documents, shape_empty_list, shape_kv_transfer, shape_messages, shape_metadata, shape_modalities,
-    shape_never, shape_prompt, shape_response_format, shape_retention, shape_seed, shape_service_tier, shape_slo, shape_stop,
-    shape_stop_ids, shape_stream_options, shape_template_kwargs, shape_text, shape_tokens, shape_tool_choice,
-    shape_truncation_side;
+extern const param_shape shape_bias, shape_documents, shape_empty_list, shape_kv_transfer, shape_messages, shape_metadata,
+    shape_modalities, shape_never, shape_prompt, shape_response_format, shape_retention, shape_seed, shape_service_tier,
+    shape_slo, shape_stop, shape_stop_ids, shape_stream_options, shape_template_kwargs, shape_text, shape_tokens,
+    shape_tool_choice, shape_truncation_side;
 
 /* ---- what the generic readers of params.c use as well ---- */
 int param_wrong_type(fault *f, const char *param, const char *wanted);

@@ -40,17 +40,17 @@ struct server_config {
     uint64_t    head_timeout_us;         /* first byte of a request to the end of its headers: 408 beyond */
     uint64_t    body_timeout_us;         /* grace for a body; beyond it body_rate_min is asked for: 408 */
     uint64_t    body_rate_min_bytes_s;
-    uint64_t    idle_timeout_us;        /* a kept-alive connection without a request is closed */
-    uint64_t    write_stall_us;         /* a peer that takes nothing for so long is cut off */
-    uint64_t    write_buffer_max_bytes; /* a stream's unread bytes; beyond it the peer is cut off */
-    uint64_t    keepalive_comment_us;   /* an SSE comment is sent when a stream was silent for so long; 0: never */
-    uint64_t    drain_us;               /* after SIGTERM running requests may finish for so long */
-    uint64_t    stall_us;               /* work but no progress for so long: /live and /health answer 503 */
+    uint64_t    idle_timeout_us;         /* a kept-alive connection without a request is closed */
+    uint64_t    write_stall_us;          /* a peer that takes nothing for so long is cut off */
+    uint64_t    write_buffer_max_bytes;  /* a stream's unread bytes; beyond it the peer is cut off */
+    uint64_t    keepalive_comment_us;    /* an SSE comment is sent when a stream was silent for so long; 0: never */
+    uint64_t    drain_us;                /* after SIGTERM running requests may finish for so long */
+    uint64_t    stall_us;                /* work but no progress for so long: /live and /health answer 503 */
     uint64_t    slo_ttft_us, slo_tbt_us; /* what requests aim at that say nothing, nor their key; 0: nothing */
-    const char *metrics_dialects;       /* "both", "native" or "vllm"; NULL: both */
-    bool        metrics_old_names;      /* vLLM's names of before as well */
-    uint32_t    choices_max;            /* n x prompts of one HTTP request */
-    uint64_t    worker_body_bytes;      /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
+    const char *metrics_dialects;        /* "both", "native" or "vllm"; NULL: both */
+    bool        metrics_old_names;       /* vLLM's names of before as well */
+    uint32_t    choices_max;             /* n x prompts of one HTTP request */
+    uint64_t    worker_body_bytes;       /* bodies larger than this are parsed, rendered and tokenized off the I/O thread */
 
     /* Called once on the loop's thread, when the model is loaded and requests are answered; may be NULL. */
     void (*ready)(void *context, const char *url, const char *model_name);

@@ -333,7 +333,13 @@ int server_run(const server_config *c, engine_config *ec, error *err) {
     sv->created_s = time(NULL), sv->start_time_s = (double)sv->created_s;
     if (getrandom(&sv->id_salt, sizeof sv->id_salt, 0) < 0) sv->id_salt = clock_ns();
     buf_init(&sv->scratch, 64 << 10), buf_init(&sv->openapi, 1 << 20);
-    sv->http = (http_server){.config = c, .admit = api_admit, .request = api_request, .gone = api_gone, .drained = api_drained, .refusing = api_name, .owner = sv};
+    sv->http = (http_server){.config = c,
+                             .admit = api_admit,
+                             .request = api_request,
+                             .gone = api_gone,
+                             .drained = api_drained,
+                             .refusing = api_name,
+                             .owner = sv};
     signal(SIGPIPE, SIG_IGN);
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* workers beside the engine's own threads */
     uv_loop_init(&sv->loop);

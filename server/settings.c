@@ -132,9 +132,12 @@ const option_row settings_rows[] = {
     {"scheduler", "waiting-tokens-max", OPTION_U32, PLAN(waiting_tokens_max), 0, 4294967295.0, "0", NULL, "N",
      "prompt tokens that wait; 0: no bound", false},
     {"scheduler", "queue-wait-max", OPTION_DURATION, AT(engine.queue_wait_max_us), 0, 86400, "5min", NULL, "TIME",
-     "a request that would wait longer, as predicted from the pace of late and the queue before it (all of it, as if first come were first served; with order priority only who goes before it), is refused; 0: no bound", false},
+     "a request that would wait longer, as predicted from the pace of late and the queue before it (all of it, as if first "
+     "come were first served; with order priority only who goes before it), is refused; 0: no bound",
+     false},
     {"scheduler", "order", OPTION_CHOICE, AT(order), 0, 0, "deadline", ORDERS, NULL,
-     "who goes first: who came first; the better priority; the earliest deadline (who came first, among those that have none); the shortest; the earliest job; the most "
+     "who goes first: who came first; the better priority; the earliest deadline (who came first, among those that have "
+     "none); the shortest; the earliest job; the most "
      "value for the time",
      false},
     {"scheduler", "priority-age", OPTION_U32, PLAN(order.age_ms), 0, 4294967295.0, "0", NULL, "MS",
@@ -144,7 +147,8 @@ const option_row settings_rows[] = {
     {"scheduler", "tenants-max", OPTION_U32, PLAN(fair.tenants_max), 0, 32768, "0", NULL, "N",
      "tenants whose device time is told apart at once; 0: 256", false},
     {"scheduler", "admission", OPTION_CHOICE, AT(admission), 0, 0, "greedy", ADMISSIONS, NULL,
-     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at the "
+     "who may enter: as long as pages last now, only with pages for the whole answer, or while pages will last for all at "
+     "the "
      "worst moment, as past answers were",
      false},
     {"scheduler", "past-future-quantile", OPTION_U32, PLAN(admission.quantile_percent), 0, 99, "0", NULL, "PERCENT",
@@ -152,7 +156,8 @@ const option_row settings_rows[] = {
     {"scheduler", "past-future-reserve", OPTION_U32, PLAN(admission.reserve_percent), 0, 90, "0", NULL, "PERCENT",
      "admission past-future: pages left for what the prediction misses; 0: 5", false},
     {"scheduler", "slicing", OPTION_CHOICE, AT(slicing), 0, 0, "auto", SLICINGS, NULL,
-     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers where "
+     "how a prompt is cut beside running answers: between tokens, not at all, between layers, or (auto) between layers "
+     "where "
      "the model has experts",
      false},
     {"scheduler", "slicing-budget", OPTION_CHOICE, AT(slicing_budget), 0, 0, "fixed", SLICING_BUDGETS, NULL,
@@ -160,7 +165,8 @@ const option_row settings_rows[] = {
      "in time (chunk-tokens where none says when)",
      false},
     {"scheduler", "short-tokens", OPTION_U32, PLAN(slicing.short_tokens), 0, 1048576, "0", NULL, "N",
-     "prompts with at most so many tokens to compute share no pass with longer ones, and the two kinds take turns; 0: off; a "
+     "prompts with at most so many tokens to compute share no pass with longer ones, and the two kinds take turns; 0: off; "
+     "a "
      "GPU stops gaining from more rows at 150 to 500",
      false},
     {"scheduler", "preemption", OPTION_CHOICE, AT(preemption), 0, 0, "none", PREEMPTIONS, NULL,

@@ -1,6 +1,6 @@
-/* One connection's bytes, cut where the input says, and a short stream also in two at every byte. The first byte chooses how;
- * the rest is the stream. However it is cut, the answers must be the same, and nothing may be held once the connection is
- * gone. */
+/* One connection's bytes, cut where the input says, and a short stream also in two at every byte. The first byte chooses
+ * how; the rest is the stream. However it is cut, the answers must be the same, and nothing may be held once the connection
+ * is gone. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

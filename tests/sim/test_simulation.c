@@ -12,8 +12,9 @@
  *
  * What is checked: pages conserved; every slice reads exactly its own prefix at every operator (pretend_device.h); rows
  * within budget; decodes are never left out; each accepted request ends exactly once; nobody waits beyond the bound of its
- * order (scheduler/order.c, line.c), and where that is a comparison, nobody goes first who should not; conservative admission never takes memory back; everything is free after cancelling all; and
- * scheduler_check, after each event or on a seeded share of them. */
+ * order (scheduler/order.c, line.c), and where that is a comparison, nobody goes first who should not; conservative
+ * admission never takes memory back; everything is free after cancelling all; and scheduler_check, after each event or on a
+ * seeded share of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,13 +41,13 @@ typedef struct {
     uint32_t    limit_percent;  /* of the prompts: as long as the limits allow */
     uint32_t    slow_percent;   /* of the passes: a hundred times longer; a tenth of these begin a time of slow ones */
     uint32_t    check_every;    /* scheduler_check after one event in so many */
-    bool        urgent;         /* passes of prefill yield to arrivals and to decodes that said when they want their tokens */
-    bool        steep;          /* layers only, in frames and passes so narrow that prompts lie about in pieces */
-    uint32_t    swap_percent;   /* of the seeds: pages are copied to host memory and back */
-    uint32_t    copy_us;        /* mean time between two copies that are done */
-    uint32_t    fail_percent;   /* of the copies */
-    bool        ends;           /* the clock reaches its last microsecond on the way, and stands there */
-    bool        crowd;          /* tenants take turns, and one asks ten times as often as the other, for more */
+    bool        urgent;       /* passes of prefill yield to arrivals and to decodes that said when they want their tokens */
+    bool        steep;        /* layers only, in frames and passes so narrow that prompts lie about in pieces */
+    uint32_t    swap_percent; /* of the seeds: pages are copied to host memory and back */
+    uint32_t    copy_us;      /* mean time between two copies that are done */
+    uint32_t    fail_percent; /* of the copies */
+    bool        ends;         /* the clock reaches its last microsecond on the way, and stands there */
+    bool        crowd;        /* tenants take turns, and one asks ten times as often as the other, for more */
 } scenario;
 
 /* clang-format off */
@@ -105,20 +106,21 @@ typedef struct {
     scheduler       *scheduler;
     pretend_device   device;
     uint64_t         now_us, arrive_at_us, done_at_us; /* done_at_us: of the pass in flight */
-    bool             in_flight, woken; /* woken: the pass in flight was looked at when it asked for that */
-    uint32_t         tbt_percent, tbt_max_us; /* of the requests: say how fast they want tokens */
+    bool             in_flight, woken;                 /* woken: the pass in flight was looked at when it asked for that */
+    uint32_t         tbt_percent, tbt_max_us;          /* of the requests: say how fast they want tokens */
     plan             plan;
     slice_outcome   *outcomes;
     pretend_copy    *copies; /* [copies_max] in flight, by id */
     uint32_t         copy_count;
     uint64_t         copy_at_us; /* when the next is done */
-    request         *requests; /* [LIVE_MAX] */
+    request         *requests;   /* [LIVE_MAX] */
     uint32_t         live_count;
     conversation     kept[PROMPTS_KEPT];
-    uint64_t         copied_out, copied_in, failed_copies, arrivals, accepted, ended, passes_done, passes_stopped, events, cut_slices, longest_wait, waits, trace;
-    uint64_t         left[TENANTS]; /* got their first token, of each tenant that is told apart */
-    uint64_t         began[TENANTS], waited[TENANTS]; /* requests that had a first row, and the passes they waited for it */
-    uint32_t         slow_left;     /* passes of a time in which the device is slow */
+    uint64_t         copied_out, copied_in, failed_copies, arrivals, accepted, ended, passes_done, passes_stopped, events,
+        cut_slices, longest_wait, waits, trace;
+    uint64_t left[TENANTS];                   /* got their first token, of each tenant that is told apart */
+    uint64_t began[TENANTS], waited[TENANTS]; /* requests that had a first row, and the passes they waited for it */
+    uint32_t slow_left;                       /* passes of a time in which the device is slow */
 } world;
 
 static uint32_t below(world *w, uint32_t n) { return (uint32_t)rng_below(&w->random, n); }
@@ -133,18 +135,19 @@ static uint64_t after(uint64_t us, uint64_t from_us) { return us < CLOCK_END - f
 static void draw_config(world *w) {
     const scenario   *d = w->dice;
     scheduler_config *c = &w->config;
-    *c = (scheduler_config){.running_max = between(w, 1, d->running_max),
-                            .waiting_max = between(w, 1, d->waiting_max),
-                            .page_count = between(w, d->pages_min, d->pages_max),
-                            .page_tokens = between(w, 1, 6),
-                            .model.op_count = between(w, 1, 7),
-                            .order = {(order_policy)below(w, ORDER_COUNT), .age_ms = between(w, 0, 3)},
-                            .fair = {percent(w, 30), .tenants_max = percent(w, 30) ? between(w, 2, 3) : 0},
-                            .admission = {(admission_policy)below(w, ADMISSION_COUNT), between(w, 0, 99), percent(w, 50) ? 1 : 0},
-                            .slicing = {.policy = (slicing_policy)below(w, SLICING_COUNT), .budget = (slicing_budget)below(w, 2)},
-                            .retention.prefix_cache = !percent(w, 15),
-                            .jobs_max = between(w, 1, 24),
-                            .seed = rng_next(&w->random)};
+    *c = (scheduler_config){
+        .running_max = between(w, 1, d->running_max),
+        .waiting_max = between(w, 1, d->waiting_max),
+        .page_count = between(w, d->pages_min, d->pages_max),
+        .page_tokens = between(w, 1, 6),
+        .model.op_count = between(w, 1, 7),
+        .order = {(order_policy)below(w, ORDER_COUNT), .age_ms = between(w, 0, 3)},
+        .fair = {percent(w, 30), .tenants_max = percent(w, 30) ? between(w, 2, 3) : 0},
+        .admission = {(admission_policy)below(w, ADMISSION_COUNT), between(w, 0, 99), percent(w, 50) ? 1 : 0},
+        .slicing = {.policy = (slicing_policy)below(w, SLICING_COUNT), .budget = (slicing_budget)below(w, 2)},
+        .retention.prefix_cache = !percent(w, 15),
+        .jobs_max = between(w, 1, 24),
+        .seed = rng_next(&w->random)};
     c->context_max = least(TOKENS_MAX, between(w, 2, c->page_count * c->page_tokens + 8));
     c->batch_tokens_max = c->running_max + between(w, 1, percent(w, 30) ? 5 : 40);
     c->slicing.chunk_tokens = between(w, 1, 20);
@@ -232,8 +235,10 @@ static void draw_prompt(world *w, request *r, uint64_t tenant) {
 static uint64_t passes_of(const world *w, uint32_t prompt, uint32_t output) {
     const scheduler_config *c = &w->config;
     uint32_t                rows = c->batch_tokens_max - c->running_max;
-    if (c->slicing.policy != SLICING_WHOLE) rows = least(rows, c->slicing.chunk_tokens < 8 ? 1 : c->slicing.chunk_tokens / 8);
-    bool cuts = c->slicing.policy == SLICING_LAYERED || c->slicing.policy == SLICING_AUTO || (w->dice->stop_percent > 0 && c->frame_count > 0);
+    if (c->slicing.policy != SLICING_WHOLE)
+        rows = least(rows, c->slicing.chunk_tokens < 8 ? 1 : c->slicing.chunk_tokens / 8);
+    bool cuts = c->slicing.policy == SLICING_LAYERED || c->slicing.policy == SLICING_AUTO ||
+                (w->dice->stop_percent > 0 && c->frame_count > 0);
     if (cuts) rows = 1; /* a suspended piece is taken up as it is */
     const uint64_t passes = (uint64_t)((prompt + rows - 1) / rows) * (cuts ? c->model.op_cut_count + 1 : 1) + output;
     /* decodes that waited go alone, and long prompts take turns with short ones */
@@ -294,7 +299,8 @@ static void submit(world *w) {
     scheduler_stats stats;
     scheduler_read_stats(w->scheduler, &stats);
     r->passes_before = w->passes_done, r->preempted_before = stats.preempted;
-    r->tenant = tenant, r->number = w->arrivals, r->arrived_us = w->now_us, r->key = key_of(w, r->number, r->arrived_us, q.priority);
+    r->tenant = tenant, r->number = w->arrivals, r->arrived_us = w->now_us,
+    r->key = key_of(w, r->number, r->arrived_us, q.priority);
     r->left_before = *left_of(w, r), r->left_bound = ELDER_MOST + 1 + w->config.running_max;
     for (uint32_t i = 0; i < LIVE_MAX; i++) {
         if (!w->requests[i].live) continue;
@@ -400,7 +406,7 @@ static void check_nobody_stalls(world *w) {
         request *r = &w->requests[i];
         if (!r->live || !r->drew) continue;
         scheduler_progress now;
-        const uint64_t due_us = after(r->tbt_us, r->drew_us);
+        const uint64_t     due_us = after(r->tbt_us, r->drew_us);
         if (w->plan.stoppable && w->config.preemption.decodes_wait && r->tbt_us > 0 && w->now_us < due_us) {
             scheduler_read_progress(w->scheduler, r->id, &now);
             if (now.preemptions == r->preemptions) {
@@ -437,7 +443,8 @@ static void check_plan(world *w) {
     }
     check(rows == p->decode_rows + p->prefill_rows && rows <= c->batch_tokens_max);
     check(!p->stoppable || p->decode_rows == 0);
-    if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 && !c->preemption.decodes_wait) {
+    if (c->slicing.policy == SLICING_CHUNKED && c->slicing.budget == SLICING_BUDGET_FIXED && p->decode_rows > 0 &&
+        !c->preemption.decodes_wait) {
         bool resumes = false; /* a suspended piece may be wider than a chunk: it is cut, and so never is */
         for (uint32_t i = 0; i < p->slice_count; i++) resumes |= p->slices[i].op_begin > 0;
         check(p->prefill_rows <= c->slicing.chunk_tokens || resumes);
@@ -461,7 +468,8 @@ static void take_copies(world *w) {
 /* Copies of the same page keep their order, others may overtake. What was done may be reported later. */
 static bool must_follow(const world *w, uint32_t at) {
     for (uint32_t i = 0; i < at; i++)
-        if (w->copies[i].copy.page == w->copies[at].copy.page || w->copies[i].copy.host_page == w->copies[at].copy.host_page) return true;
+        if (w->copies[i].copy.page == w->copies[at].copy.page || w->copies[i].copy.host_page == w->copies[at].copy.host_page)
+            return true;
     return false;
 }
 
@@ -562,7 +570,8 @@ static void check_counts(world *w) {
     check(s.running + s.waiting == w->live_count && s.frames_used <= w->config.frame_count);
     check(s.accepted == w->accepted && s.finished + s.cancelled == w->ended);
     check(w->config.admission.policy != ADMISSION_CONSERVATIVE || s.preempted == s.displaced);
-    check(s.copies_open == w->copy_count && s.host_pages_held <= s.host_pages_used && s.host_pages_used <= s.host_pages_total);
+    check(s.copies_open == w->copy_count && s.host_pages_held <= s.host_pages_used &&
+          s.host_pages_used <= s.host_pages_total);
     if (below(w, w->dice->check_every) == 0) scheduler_check(w->scheduler);
 }
 
@@ -651,12 +660,13 @@ static uint64_t simulate(const scenario *dice, uint64_t seed, uint32_t events, b
     if (print)
         fprintf(stderr,
                 "trace %016llx  %u events, %llu finished, %llu cancelled, %llu refused, %llu hits, %llu taken back, %llu "
-                "stopped, %llu cut, %llu decodes waited, copies %llu out %llu clean %llu in %llu failed, longest wait %llu passes\n",
+                "stopped, %llu cut, %llu decodes waited, copies %llu out %llu clean %llu in %llu failed, longest wait %llu "
+                "passes\n",
                 (unsigned long long)w.trace, events, (unsigned long long)s.finished, (unsigned long long)s.cancelled,
                 (unsigned long long)s.refused, (unsigned long long)s.cache_hit_tokens, (unsigned long long)s.preempted,
-                (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices,
-                (unsigned long long)w.waits, (unsigned long long)w.copied_out, (unsigned long long)s.swap_clean_pages,
-                (unsigned long long)w.copied_in, (unsigned long long)w.failed_copies, (unsigned long long)w.longest_wait);
+                (unsigned long long)w.passes_stopped, (unsigned long long)w.cut_slices, (unsigned long long)w.waits,
+                (unsigned long long)w.copied_out, (unsigned long long)s.swap_clean_pages, (unsigned long long)w.copied_in,
+                (unsigned long long)w.failed_copies, (unsigned long long)w.longest_wait);
     uint64_t trace = w.trace;
     events_simulated += w.events;
     world_close(&w);

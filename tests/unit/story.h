@@ -51,8 +51,7 @@ static inline void end(story *t) {
 }
 
 /* Prompts count up from `first`, so equal `first` means equal prefix. */
-static inline int submit_with(story *t, uint64_t id, uint32_t first, uint32_t prompt, uint32_t output,
-                              scheduler_request r) {
+static inline int submit_with(story *t, uint64_t id, uint32_t first, uint32_t prompt, uint32_t output, scheduler_request r) {
     assert_true(id < REQUESTS && prompt + output <= TOKENS);
     for (uint32_t i = 0; i < prompt; i++) t->tokens[id][i] = first + i;
     r.id = id, r.tokens = t->tokens[id], r.prompt_tokens = prompt, r.output_tokens_max = output;

@@ -25,7 +25,8 @@ static void teach(story *t, uint32_t says) {
     }
 }
 
-/* Sixteen come at once: how many of them run after two passes, and how often memory was taken back until all are answered. */
+/* Sixteen come at once: how many of them run after two passes, and how often memory was taken back until all are answered.
+ */
 typedef struct {
     uint32_t running;
     uint64_t preempted;
@@ -76,7 +77,8 @@ static void who_ends_soon_makes_room_for_who_comes(void **state) {
     scheduler_config c = config_with(ADMISSION_PAST_FUTURE);
     story           *t = begin(&c);
     for (uint64_t id = 1; id <= 2; id++) ask(t, id, OUTPUT_MAX);
-    while (t->known[1] < PROMPT + OUTPUT_MAX - 8) pass(t); /* eight tokens from the end they hold nearly all they ever will */
+    while (t->known[1] < PROMPT + OUTPUT_MAX - 8)
+        pass(t); /* eight tokens from the end they hold nearly all they ever will */
     ask(t, 3, 5);
     ask(t, 4, 5);
     pass(t);

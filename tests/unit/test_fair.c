@@ -53,7 +53,7 @@ static void what_was_predicted_too_much_is_given_back(void **state) {
     story           *t = begin(&c);
     uint32_t         first = 0;
     teach_steps(t);
-    for (uint64_t id = 1; id <= 3; id++) submit_with(t, id, 100 * (uint32_t)id, 60, 1, of_tenant(1, 0)); /* 600 us each */
+    for (uint64_t id = 1; id <= 3; id++) submit_with(t, id, 100 * (uint32_t)id, 60, 1, of_tenant(1, 0));  /* 600 us each */
     for (uint64_t id = 4; id <= 10; id++) submit_with(t, id, 100 * (uint32_t)id, 30, 1, of_tenant(2, 0)); /* 300 us */
     for (int i = 0; i < 6; i++) {
         assert_true(plan_next(t));
@@ -99,7 +99,8 @@ static uint32_t served_beside_pins(uint32_t kept_tokens) {
     run_dry(t);
     uint64_t next[2] = {1, 16}; /* each has two that wait, always */
     for (int k = 0; k < 2; k++)
-        for (int i = 0; i < 2; i++, next[k]++) submit_with(t, next[k], 50 * (uint32_t)next[k], 8, 1, of_tenant(1 + (uint64_t)k, 0));
+        for (int i = 0; i < 2; i++, next[k]++)
+            submit_with(t, next[k], 50 * (uint32_t)next[k], 8, 1, of_tenant(1 + (uint64_t)k, 0));
     for (int i = 0; i < 40; i++) {
         assert_true(plan_next(t));
         const int who = t->plan.slices[0].id >= 16;
@@ -115,9 +116,9 @@ static uint32_t served_beside_pins(uint32_t kept_tokens) {
 
 static void pages_kept_between_requests_pay_rent_as_if_they_were_the_device(void **state) {
     (void)state;
-    assert_in_range(served_beside_pins(4), 19, 21);   /* one page of a hundred: as good as nothing */
-    assert_in_range(served_beside_pins(200), 9, 12);  /* half of them: a + 0.5 (a + b) = b, so a quarter of the passes */
-    assert_in_range(served_beside_pins(320), 3, 6);   /* four fifths: a tenth */
+    assert_in_range(served_beside_pins(4), 19, 21);  /* one page of a hundred: as good as nothing */
+    assert_in_range(served_beside_pins(200), 9, 12); /* half of them: a + 0.5 (a + b) = b, so a quarter of the passes */
+    assert_in_range(served_beside_pins(320), 3, 6);  /* four fifths: a tenth */
 }
 
 /* ---- how far ahead ---- */

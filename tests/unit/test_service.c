@@ -285,8 +285,9 @@ static void what_a_request_says_of_itself_reaches_the_engine(void **state) {
     start();
     engine_request r = submitted("", "");
     assert_true(r.job.id == 0 && r.tenant.id == 0 && r.priority == 0 && r.slo.ttft_us == 0);
-    r = submitted("", ",\"slo\":{\"ttft_ms\":60000,\"tbt_ms\":50.5,\"deadline_ms\":90000,\"job_deadline_ms\":95000,\"value\":3},"
-                      "\"priority\":-7,\"job_id\":\"j\"");
+    r = submitted("",
+                  ",\"slo\":{\"ttft_ms\":60000,\"tbt_ms\":50.5,\"deadline_ms\":90000,\"job_deadline_ms\":95000,\"value\":3},"
+                  "\"priority\":-7,\"job_id\":\"j\"");
     assert_true(r.slo.ttft_us > 50000000 && r.slo.ttft_us <= 60000000 && r.slo.tbt_us == 50500 && r.slo.value == 3);
     assert_true(r.slo.deadline_us > 80000000 && r.slo.deadline_us <= 90000000 && r.priority == -7);
     assert_true(r.slo.job_deadline_us == 95000000);
@@ -347,9 +348,9 @@ static void an_answer_that_is_not_complete_at_its_deadline_is_an_error(void **st
     fake.step_us = 2000;
     start();
     int streamed = dial();
-    send_post(streamed, "/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"stream\":true,\"max_tokens\":4000}");
-    const char *text =
-        post("/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"max_tokens\":4000}");
+    send_post(streamed, "/v1/chat/completions",
+              "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"stream\":true,\"max_tokens\":4000}");
+    const char *text = post("/v1/chat/completions", "{" CHAT ",\"slo\":{\"deadline_ms\":200},\"max_tokens\":4000}");
     assert_memory_equal(text, "HTTP/1.1 504 ", 13);
     assert_non_null(strstr(text, "\"code\":\"deadline_exceeded\""));
     text = read_all(streamed);
@@ -371,18 +372,19 @@ static void the_operator_may_look_while_workers_read(void **state) {
     configure();
     snprintf(path, sizeof path, "/tmp/penstock-test-%d.sock", (int)getpid());
     daemon_.config.admin_socket = path;
-    int n = snprintf(body, sizeof body, "{\"request_id\":\"named\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\","
-                                        "\"content\":\"");
+    int n = snprintf(body, sizeof body,
+                     "{\"request_id\":\"named\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\","
+                     "\"content\":\"");
     memset(body + n, 'x', 3000);
     strcpy(body + n + 3000, "\"}],\"metadata\":{}");
     memset(body + strlen(body), ' ', BODY_BYTES - strlen(body));
     strcpy(body + BODY_BYTES, "}");
     start();
     for (int i = 0; i < ROUNDS; i++) {
-        int                asking = dial(), operator = socket(AF_UNIX, SOCK_STREAM, 0);
+        int asking = dial(), operator= socket(AF_UNIX, SOCK_STREAM, 0);
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
-        assert_int_equal(connect(operator, (struct sockaddr *)&a, sizeof a), 0);
+        assert_int_equal(connect(operator,(struct sockaddr *) & a, sizeof a), 0);
         send_post(asking, "/v1/chat/completions", body);
         for (int look = 0; look < 20; look++) send_text(operator, "GET /requests HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_non_null(strstr(read_all(asking), "X-Request-Id: named\r\n"));

@@ -335,8 +335,8 @@ static void a_better_priority_takes_the_place_of_one_that_runs_only_where_it_is_
 
 static void senseless_settings_are_refused_with_a_sentence(void **state) {
     (void)state;
-    scheduler      *s;
-    error           err;
+    scheduler       *s;
+    error            err;
     scheduler_config no_memory = small(), no_cache = small(), no_levels = small();
     no_memory.reclaim.host_pages = 0;
     no_cache.retention.prefix_cache = false;
