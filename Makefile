@@ -57,7 +57,7 @@ GPU_TESTS  = $(if $(CUDA_OBJECT),$(patsubst tests/unit/%.c,$(BUILD)/tests/gpu/%,
 THREADED   = $(filter $(addprefix %/test_,engine service health log device_cpu independence kernels_matmul kernels_attention),$(UNIT_TESTS))
 FUZZERS    = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES    = $(patsubst %.c,$(BUILD)/%,$(filter-out $(if $(wildcard /usr/include/dnnl.h),,%_dnnl.c) $(BENCH_TOOL:%=bench/%.c),$(wildcard bench/*.c)))
-TEST_SOURCES = $(wildcard kernels/cuda/*.* tests/cuda/*.* tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
+TEST_SOURCES = $(wildcard kernels/cuda/*.[ch]* tests/cuda/*.[ch]* tests/unit/*.[ch] tests/sim/*.[ch] tests/fuzz/*.[ch] bench/*.[ch])
 
 MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
