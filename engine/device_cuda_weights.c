@@ -229,7 +229,7 @@ static void fill_vector(void *context, uint64_t first, uint64_t count, char *to)
     float                 *out = (void *)to;
     for (uint32_t part = 0; part < v->parts.part_count; part++) {
         const tensor t = checkpoint_tensor(j->ckpt, v->parts.roles[part], v->layer, 0);
-        char        *work = malloc((size_t)t.cols * 2 * sizeof(float));
+        char        *work = malloc((size_t)t.cols * 8); /* two floats for each */
         if (!work) fatal("no memory for a vector of %u values", t.cols);
         const float *values = row_as(&t, 0, DTYPE_F32, work);
         for (uint32_t i = 0; i < count; i++) {

@@ -212,8 +212,7 @@ void keys_inherit(keys *fresh, const keys *old) {
         for (uint32_t j = 0; old && j < old->tenant_count; j++) {
             tenant *t = fresh->tenants[i], *before = old->tenants[j];
             if (strcmp(t->name, before->name) != 0 || t->account == before->account) continue;
-            before->account
-                ->owners++; // NOLINT(clang-analyzer-unix.Malloc): whoever points to an account is counted as an owner
+            before->account->owners++; // NOLINT: not freed while it has owners, and both were counted
             account_release(t->account);
             t->account = before->account;
         }

@@ -224,7 +224,7 @@ static void assert_near(const world *w, const float *got, const char *what) {
 }
 static void assert_same_bits(const world *w, const float *got, const float *expected, const char *what) {
     for (uint32_t i = 0; i < w->rows * w->q_width; i++)
-        if (memcmp(&got[i], &expected[i], 4) != 0)
+        if (memcmp(&got[i], &expected[i], 4) != 0) // NOLINT: the bits are what is compared
             fail_msg("%s, head dimension %u, row %u, value %u: %a, not %a", what, w->c->dim, i / w->q_width, i % w->q_width,
                      (double)got[i], (double)expected[i]);
 }
