@@ -194,10 +194,10 @@ def two_tenants(rate, count):
     return make
 
 
-def heavy_tailed(rate, count):
+def heavy_tailed(rate, count, seed=6):
     def make(folder):
-        rng = random.Random(6)
-        return write(folder, f"heavy_tailed_{rate}", [{"timestamp": at, "input_length": min(60000, int(300 * rng.paretovariate(1.1))),
+        rng = random.Random(seed)
+        return write(folder, f"heavy_tailed_{rate}_{seed}", [{"timestamp": at, "input_length": min(60000, int(300 * rng.paretovariate(1.1))),
                                                        "output_length": min(2000, int(30 * rng.paretovariate(1.2)))}
                                                       for at in poisson(rng, rate, count)])
     return make
@@ -218,15 +218,15 @@ def agent_jobs(rate, count, gap_s):
     return make
 
 
-def long_answers_to_short(rate, count):
+def long_answers_to_short(rate, count, seed=6):
     """Three in ten ask shortly and are answered at length, the others the other way round: what is known of a job misleads."""
     def make(folder):
-        rng, rows, at = random.Random(6), [], 0.0
+        rng, rows, at = random.Random(seed), [], 0.0
         for _ in range(count):
             at += rng.expovariate(rate)
             prompt, output = (100, 2000) if rng.random() < 0.3 else (1500, 20)
             rows.append({"timestamp": round(at * 1000, 3), "input_length": prompt, "output_length": output})
-        return write(folder, f"long_answers_to_short_{rate}", rows)
+        return write(folder, f"long_answers_to_short_{rate}_{seed}", rows)
     return make
 
 
@@ -403,6 +403,71 @@ JUDGED_ON = {"azure_code": "Azure code", "azure_conversation": "Azure conversati
 DEFAULT_STEPS = {"": "peer-like", "order=deadline": "order = deadline", "slicing=auto": "slicing = auto", DEFAULT: "both: the default"}
 
 
+# ---- sweeps: one figure of each pair of cells, over situations and seeds ----
+
+def better(path):
+    """How many times smaller the figure of cell `i` is than the first's."""
+    one, two = path.split(".")
+    return lambda i: lambda cells: cells[0][one][two] / cells[i][one][two]
+
+
+def over_oracle(i):
+    return lambda cells: cells[i]["e2e_s"]["mean"] / cells[0]["e2e_s"]["mean"]
+
+
+ORACLE = "order=priority priority-age=1000000 hints=sizes"
+AGENTS = ("order=fcfs", "order=job", "retention=ttl order=fcfs", "retention=ttl ttl=2s order=job", "retention=ttl ttl-fitted=yes order=job",
+          "retention=ttl hints=yes order=job")
+SWEEPS = {
+    "swap_sweep": dict(
+        title="p99 of the first token, p99.9 between tokens and tokens a second, times better with copies than computing again; six seeds",
+        model="Llama-3.1-8B", hardware="A100-80G", seeds=6, cells=SWAP_CELLS[:2],
+        columns={"p99 of the first token": better("ttft_s.p99")(1), "p99.9 between tokens": better("itl_s.p99_9")(1),
+                 "tokens/s": lambda cells: cells[1]["tokens_per_s"] / cells[0]["tokens_per_s"]},
+        rows=[(f"{what}, {rate} a second", lambda seed, make=make, rate=rate, count=count: make(rate, count), "", ["--priority-pattern", pattern])
+              for what, pattern, make, rates, count in (
+                  ("Markov, conversations", "markov", conversations, (1, 2, 3), 400),
+                  ("Markov, nothing shared", "markov", turns_alone, (2, 3, 4), 800),
+                  ("drawn anew, conversations", "random", conversations, (1, 2), 400))
+              for rate in rates]),
+    "agents_sweep": dict(
+        title="Mean of a job: the first column's over each", model="Llama-3.1-8B", hardware="A100-80G", seeds=1, cells=AGENTS,
+        columns={"`order=fcfs`, s": lambda cells: cells[0]["jct_s"]["mean"],
+                 **{f"`{words}`": better("jct_s.mean")(i) for i, words in enumerate(AGENTS) if i}},
+        rows=[(f"{rate} jobs/s, gaps of {gap} s, {memory[:-1]} GiB", lambda seed, rate=rate, gap=gap: agent_jobs(rate, 200, gap),
+               f"kv-cache-memory={memory} running-max=256", [])
+              for rate, gap, memory in ((0.2, 1, "24G"), (0.3, 1, "24G"), (0.5, 1, "24G"), (2, 1, "24G"), (1.5, 5, "24G"), (0.3, 20, "24G"),
+                                        (0.5, 1, "6G"), (1, 5, "6G"), (2, 1, "60G"))]),
+    "srpt_sweep": dict(
+        title="Mean flow time over the oracle's; three seeds", **DENSE, seeds=3, cells=(ORACLE, "order=fcfs", "order=srpt"),
+        columns={"`fcfs`": over_oracle(1), "`srpt`": over_oracle(2)},
+        rows=[*((f"heavy-tailed, {rate} a second", lambda seed, rate=rate: heavy_tailed(rate, 900, 6 + seed), "", []) for rate in (8, 11, 14, 20)),
+              *((f"prompts that mislead, {rate} a second, 32 at once", lambda seed, rate=rate: long_answers_to_short(rate, 900, 6 + seed),
+                 "running-max=32", []) for rate in (8, 12, 20))]),
+    "deadline_sweep": dict(
+        title="Azure code at other loads, first token within 1 s, 2,000 requests", **DENSE, seeds=1, cells=("order=fcfs", "order=deadline"),
+        columns={f"{what}, `{words}`": (lambda cells, i=i, take=take: take(cells[i])) for what, take in (
+            ("late", lambda c: (1 - c["attainment"]) * 2000), ("p90, ms", lambda c: c["ttft_s"]["p90"] * 1e3),
+            ("p99, ms", lambda c: c["ttft_s"]["p99"] * 1e3)) for i, words in enumerate(("fcfs", "deadline"))},
+        rows=[(f"{load} times the trace's rate", lambda seed: lambda folder: public("azure2023_code_first40min.csv.gz"), "",
+               ["--requests", "2000", "--rate-scale", str(load), "--slo", "ttft_ms=1000"]) for load in (0.5, 0.75, 1, 1.25, 1.5, 2)]),
+}
+
+
+def spread(values):
+    texts = [f"{v:,.0f}" if v >= 10 or v == 0 else f"{v:.2g}" if v >= 1.995 else f"{v:.2f}" for v in (min(values), max(values))]
+    return texts[0] if texts[0] == texts[1] else " to ".join(texts)
+
+
+def sweep(tool, s, folder):
+    lines = ["| | " + " | ".join(s["columns"]) + " |", "|---|" + "---:|" * len(s["columns"])]
+    for label, trace, words, flags in s["rows"]:
+        runs = [[run_cell(tool, dict(s, flags=[*flags, "--seed", str(seed)]), trace(seed)(folder), f"{words} {cell}", folder / "sweep")
+                 for cell in s["cells"]] for seed in range(s["seeds"])]
+        lines.append(f"| {label} | " + " | ".join(spread([of(cells) for cells in runs]) for of in s["columns"].values()) + " |")
+    return f"**{s['title']}.**\n\n" + "\n".join(lines)
+
+
 # ---- running ----
 
 def percentile(values, share):
@@ -520,7 +585,13 @@ def main():
     tool, folder = ROOT / options.build / "penstock-bench", ROOT / options.build / "sim"
     folder.mkdir(parents=True, exist_ok=True)
     date, results = datetime.date.today().isoformat(), {}
-    for name in options.names or EXPERIMENTS:
+    for name in options.names or [*EXPERIMENTS, *SWEEPS]:
+        if name in SWEEPS:
+            text = sweep(tool, SWEEPS[name], folder)
+            print(f"\n== {name}\n{text}", flush=True)
+            if options.docs:
+                put_into_docs(name, text)
+            continue
         e = EXPERIMENTS[name]
         try:
             path = e["trace"](folder)
