@@ -557,6 +557,15 @@ def draw_defaults(results):
         DEFAULTS.write_text(picture)
 
 
+def recorded(results):
+    """JSON of one line a cell, so that a change of one is a change of one line."""
+    lines = []
+    for name, r in results.items():
+        head = json.dumps({key: value for key, value in r.items() if key != "cells"})[1:-1]
+        lines.append(f'{json.dumps(name)}: {{{head}, "cells": [\n' + ",\n".join(json.dumps(cell) for cell in r["cells"]) + "\n]}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def put_into_docs(name, text):
     page = DOCS.read_text()
     begin, end = f"<!-- {name}: printed by make bench-sim -->\n", "<!-- end -->"
@@ -611,7 +620,7 @@ def main():
         path = ROOT / f"bench/results/sim-{date}.json"
         path.parent.mkdir(exist_ok=True)
         results = {**(json.loads(path.read_text()) if path.exists() else {}), **results}
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        path.write_text(recorded(results))
         draw_defaults(results)
 
 
