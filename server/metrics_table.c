@@ -130,6 +130,8 @@ const metric_row metric_rows[] = {
     {OURS("penstock_requests_refused_total"), COUNTER, "reason=\"invalid\"", NULL, COUNT(refused_invalid)},
     {BOTH("penstock_preemptions_total", "vllm:num_preemptions_total"), COUNTER, NULL,
      "Times that a running request lost its KV pages.", QUEUE(preempted, AS_U64)},
+    {OURS("penstock_displaced_total"), COUNTER, NULL, "Of these, because somebody of a better priority came (displace).",
+     QUEUE(displaced, AS_U64)},
     {BOTH("penstock_corrupted_requests_total", "vllm:corrupted_requests_total"), COUNTER, NULL,
      "Requests for which the model computed values that are not numbers.", SNAPSHOT(corrupted, AS_U64)},
 
@@ -234,6 +236,9 @@ const metric_row metric_rows[] = {
      SNAPSHOT(host_ns_total, AS_NS)},
     {OURS("penstock_plan_seconds_total"), COUNTER, NULL, "Of that, time spent deciding what runs next.",
      SNAPSHOT(plan_ns_total, AS_NS)},
+    {OURS("penstock_step_error_ratio"), GAUGE, NULL,
+     "By what share of it the time of a pass was predicted wrongly, moving mean: what orders by time and auto rely on.",
+     QUEUE(step_error_share, AS_F64)},
     {OURS("penstock_weight_bytes_read_total"), COUNTER, NULL, "Bytes of weights that operators have read.",
      SNAPSHOT(device.weight_bytes, AS_U64)},
     {OURS("penstock_expert_bytes_read_total"), COUNTER, NULL,

@@ -72,6 +72,7 @@ def test_memory_that_is_taken_back_goes_to_the_host_and_comes_back_with_the_same
     assert tight.metric('penstock_pages_swapped_total') > 0 and tight.metric("penstock_swapped_in_tokens_total") > 0
     assert tight.metric("penstock_page_copies_failed_total") == 0 == tight.metric("penstock_requests_swapped")
     assert tight.metric("penstock_host_cache_use") > 0
+    assert tight.metric("penstock_step_error_ratio") > 0 == tight.metric("penstock_displaced_total")
 
 
 def test_waiting_and_losing_memory_are_told_apart(start_daemon):
